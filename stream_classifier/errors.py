@@ -1,0 +1,84 @@
+"""The exceptions of this project, split by what the caller does about them.
+
+    StreamClassifierError
+    ├── ConfigError               refuse to start (exit 2): a setting, a topic or a broker is wrong
+    │   └── ModelDirectoryError   refuse to start: a model directory is wrong
+    ├── RecordError               dead letter: this one record cannot be classified or delivered
+    ├── TransientError            retry: the same call may succeed later or on less work
+    └── FatalError                stop (exit 1): going on would lose records; a restart reads them again
+        ├── DeliveryError         the broker did not take what was produced
+        └── ModelError            the model answers nothing any more, not even its probe
+
+A message says what happened, the value seen, the limit and the fix, and never holds message text or keys.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = [
+    "ConfigError",
+    "DeliveryError",
+    "FatalError",
+    "ModelDirectoryError",
+    "ModelError",
+    "RecordError",
+    "StreamClassifierError",
+    "TransientError",
+]
+
+
+class StreamClassifierError(Exception):
+    """Root of all errors raised by this project."""
+
+
+class ConfigError(StreamClassifierError):
+    """The settings, the topics or the broker do not allow a start. The message is one line that names the fix."""
+
+
+class ModelDirectoryError(ConfigError):
+    """A model directory cannot be trusted or used.
+
+    Args:
+        path: the file or directory at fault.
+        problem: what is wrong with it, with the value seen.
+        fix: what to do about it.
+    """
+
+    def __init__(self, path: str | Path, problem: str, fix: str) -> None:
+        super().__init__(f"{path}: {problem}; {fix}")
+        self.path = Path(path)
+        self.problem = problem
+        self.fix = fix
+
+
+class RecordError(StreamClassifierError):
+    """One record, and no other, cannot go on: it becomes a dead letter.
+
+    Args:
+        stage: where it failed: "decode", "tokenize", "infer", "decide" or "deliver".
+        reason: the error's class name, as a metric label and a header: bounded in number, never message text.
+        message: one line for a person; never holds message text.
+    """
+
+    def __init__(self, stage: str, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.stage = stage
+        self.reason = reason
+        self.message = message
+
+
+class TransientError(StreamClassifierError):
+    """The call may succeed when it is made again, later or with less work (out of memory, a broker away)."""
+
+
+class FatalError(StreamClassifierError):
+    """The worker must stop with exit code 1; what it had not committed is read again after a restart."""
+
+
+class DeliveryError(FatalError):
+    """The broker did not acknowledge what was produced, within the delivery time-out or at all."""
+
+
+class ModelError(FatalError):
+    """The model fails on texts it answered before: nothing is dead-lettered, the worker stops."""
