@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         TransientError,
     )
     from stream_classifier.model.classifier import Classifier
-    from stream_classifier.model.decision import Prediction
+    from stream_classifier.records import Prediction
     from stream_classifier.model.protocols import TextModel
     from stream_classifier.stream.plugin import StreamClassifier
 
@@ -41,7 +41,7 @@ __all__ = [
 
 _HOMES = {
     "Classifier": "stream_classifier.model.classifier",
-    "Prediction": "stream_classifier.model.decision",
+    "Prediction": "stream_classifier.records",
     "StreamClassifier": "stream_classifier.stream.plugin",
     "TextModel": "stream_classifier.model.protocols",
 }
