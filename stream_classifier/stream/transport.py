@@ -1,0 +1,335 @@
+"""The batch transport for Faust: pluggable classes only, nothing of Faust is patched.
+
+Stock Faust spends four asyncio tasks a record before an agent sees it. Here the consumer hands on *record batches*: a
+contiguous run of one partition stands in for one message, and its event's value is the run. Topics that are not
+registered as batch topics keep Faust's own path, record by record.
+
+Also at home here, because stock does otherwise (docs/explanation/faust.md has the measurements):
+- intake stops while the in-flight budget is used up, without pausing other topics;
+- offsets are committed behind a watermark of delivered batches;
+- on revocation and on stop, what is in flight is finished and committed *before* Faust forgets the offsets, within a
+  bound; what did not finish is dropped, and read again by the next owner;
+- records are always read `read_committed`.
+
+Used by URL (`broker="kafkabatch://localhost"`) or, as StreamClassifier does, by setting `app.transport`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any, ClassVar, cast
+
+import aiokafka
+from faust.transport.drivers import aiokafka as driver
+from faust.transport.utils import DefaultSchedulingStrategy
+from faust.types import TP
+from faust.types.tuples import ConsumerMessage, Message
+
+from stream_classifier.records import SourceRecord
+from stream_classifier.stream.budget import Budget
+from stream_classifier.stream.watermark import Span, TopicPartition, Watermark
+
+__all__ = ["BatchConsumer", "BatchTransport", "Intake", "RecordBatch"]
+
+_POLL_OTHERS_S = 0.05
+"""How long a fetch for other topics may last while batch topics wait for room: the longest pause after room comes back."""
+
+
+@dataclass
+class Intake:
+    """What the transport reads in batches, and its limits. One for each app, set before the consumer is made.
+
+    Attributes:
+        topics: the batch topics.
+        max_batch_records: records in one record batch at most.
+        budget: what may be in flight.
+        drain_timeout_s: how long stopping and rebalancing wait for what is in flight.
+        on_skipped: called with (topic, number) when retention has overtaken records that were not read yet.
+    """
+
+    topics: set[str] = field(default_factory=set)
+    max_batch_records: int = 500
+    budget: Budget = field(default_factory=lambda: Budget(20_000, 64 << 20))
+    drain_timeout_s: float = 8.0
+    on_skipped: Callable[[str, int], None] | None = None
+
+
+class RecordBatch:
+    """A contiguous run of records of one partition.
+
+    Has the attributes of a ConsumerRecord (its offset is the run's last), so that Faust makes a message of it.
+    """
+
+    __slots__ = (
+        "checksum",
+        "first_offset",
+        "headers",
+        "key",
+        "offset",
+        "partition",
+        "records",
+        "serialized_key_size",
+        "serialized_value_size",
+        "span",
+        "timestamp",
+        "timestamp_type",
+        "topic",
+        "value",
+    )
+
+    span: Span
+
+    def __init__(self, topic: str, partition: int, records: Sequence[SourceRecord]) -> None:
+        last = records[-1]
+        self.topic = topic
+        self.partition = partition
+        self.records = records
+        self.first_offset = records[0].offset
+        self.offset = last.offset
+        self.timestamp = last.timestamp
+        self.timestamp_type = 0
+        self.headers: list[tuple[str, bytes]] | None = None
+        self.key = None
+        self.value = self
+        self.checksum = None
+        self.serialized_key_size = self.serialized_value_size = -1
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of keys, values and headers."""
+        total = 0
+        for record in self.records:
+            total += len(record.value or b"") + len(record.key or b"")
+            if record.headers:
+                total += sum(len(key) + len(value or b"") for key, value in record.headers)
+        return total
+
+
+class _BatchScheduler(DefaultSchedulingStrategy):
+    """Hands on record batches of batch topics, round robin over partitions, and single records of all others."""
+
+    def __init__(self, intake: Intake) -> None:
+        super().__init__()
+        self._intake = intake
+
+    def iterate(self, records: Mapping[TP, list[Any]]) -> Iterator[tuple[TP, Any]]:
+        runs = {tp: run for tp, run in records.items() if run and tp.topic in self._intake.topics}
+        if len(runs) != len(records):
+            yield from super().iterate({tp: run for tp, run in records.items() if tp not in runs})
+        size = self._intake.max_batch_records
+        start = 0
+        while runs:
+            for tp, run in list(runs.items()):
+                yield tp, RecordBatch(tp.topic, tp.partition, run if len(run) <= size else run[start : start + size])
+                if start + size >= len(run):
+                    del runs[tp]
+            start += size
+
+
+class _BatchConsumerThread(driver.AIOKafkaConsumerThread):
+    """Reads committed records only, and no more of them than the consumer has room for."""
+
+    def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._isolation_level = "read_committed"
+        return consumer
+
+    async def getmany(
+        self, active_partitions: set[TP] | None, timeout: float, max_records: int | None = None
+    ) -> Mapping[TP, list[Any]]:
+        consumer = self._ensure_consumer()
+        limits = [limit for limit in (consumer._max_poll_records, max_records) if limit is not None]
+        fetched = await self.call_thread(
+            self._fetch_records,
+            consumer,
+            active_partitions,
+            timeout=timeout,
+            max_records=min(limits) if limits else None,
+        )
+        return cast("Mapping[TP, list[Any]]", fetched)
+
+
+class BatchConsumer(driver.Consumer):
+    """A Faust consumer that hands on record batches and commits behind a watermark."""
+
+    _thread: _BatchConsumerThread
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.intake = cast("BatchTransport", self.transport).intake
+        self.watermark = Watermark()
+        self.scheduler = _BatchScheduler(self.intake)
+        self.drained_in_time = True
+        self._draining = False
+        self._delivered = asyncio.Event()
+        self._gap_checks: set[asyncio.Task[None]] = set()
+
+    def _new_consumer_thread(self) -> _BatchConsumerThread:
+        return _BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    # Intake ---------------------------------------------------------------------------------------------------------
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, list[Any]]:
+        intake = self.intake
+        if not intake.topics or active_partitions is None:
+            return await self._thread.getmany(active_partitions, timeout)
+        room = intake.budget.room
+        if room:
+            return await self._thread.getmany(active_partitions, timeout, room)
+        others = {tp for tp in active_partitions if tp.topic not in intake.topics}
+        if others:
+            return await self._thread.getmany(others, min(timeout, _POLL_OTHERS_S))
+        await intake.budget.wait_for_room(timeout)
+        return {}
+
+    def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
+        if type(record) is RecordBatch:
+            self._start(record)
+        return super()._to_message(tp, record)
+
+    def _start(self, batch: RecordBatch) -> None:
+        tp = TopicPartition(batch.topic, batch.partition)
+        read_offset = self._read_offset[TP(*tp)]
+        if read_offset is not None and batch.first_offset > read_offset + 1:
+            self._check_gap(tp, read_offset + 1, batch.first_offset)
+        num_bytes = batch.num_bytes
+        batch.span = self.watermark.start(tp, batch.first_offset, batch.offset, len(batch), num_bytes)
+        self.intake.budget.take(len(batch), num_bytes)
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        if tp.topic not in self.intake.topics:  # the watermark does not care for offsets that hold no record
+            await super()._add_gap(tp, offset_from, offset_to)
+
+    # Delivered: what the pipeline says of a batch -------------------------------------------------------------------
+
+    def finish(self, batch: RecordBatch) -> None:
+        """Everything the batch produced is acknowledged: its offsets may be committed."""
+        if self.watermark.finish(batch.span):
+            self.intake.budget.give(batch.span.num_records, batch.span.num_bytes)
+            self._delivered.set()
+
+    def ack(self, message: Message) -> bool:
+        if isinstance(message.value, RecordBatch):
+            raise TypeError("a record batch is finished with BatchConsumer.finish(), not acknowledged as an event")
+        return super().ack(message)
+
+    def disown(self, message: Message) -> None:
+        """Leave the tracking of this message to the watermark: Faust must not wait for its acknowledgement."""
+        self._unacked_messages.discard(message)
+
+    def drop(self, partitions: Iterable[TopicPartition]) -> None:
+        """Forget what is in flight of these partitions: it is neither produced nor committed, and will be read again."""
+        for span in self.watermark.drop(partitions):
+            self.intake.budget.give(span.num_records, span.num_bytes)
+        self._delivered.set()
+
+    # Commit ---------------------------------------------------------------------------------------------------------
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
+        yield from super()._filter_tps_with_pending_acks(topics)
+        for tp in self.watermark.partitions:
+            if topics is None or tp in topics or tp.topic in topics:
+                yield TP(*tp)
+
+    def _new_offset(self, tp: TP) -> int | None:
+        if tp.topic in self.intake.topics:
+            return self.watermark.offset(TopicPartition(*tp))
+        return super()._new_offset(tp)
+
+    # Letting go -----------------------------------------------------------------------------------------------------
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Wait until nothing is in flight, `timeout_s` at most; whether that was reached."""
+        deadline = monotonic() + timeout_s
+        while self.watermark.pending:
+            self._delivered.clear()
+            try:
+                await asyncio.wait_for(self._delivered.wait(), deadline - monotonic())
+            except asyncio.TimeoutError:
+                return False
+        return True
+
+    async def _let_go(self, partitions: Iterable[TopicPartition], timeout_s: float) -> None:
+        """Finish and commit what is in flight; drop what does not finish in time."""
+        self._draining = True
+        try:
+            if not await self.drain(timeout_s):
+                self.drained_in_time = False
+                self.log.warning(
+                    "%d records were still in flight after %.1f s: they are dropped here and read again by the next owner",
+                    self.intake.budget.records,
+                    timeout_s,
+                )
+            await self.commit()
+            self.drop(partitions)
+        finally:
+            self._draining = False
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        # Stock pops the acknowledged offsets of revoked partitions before its last commit (consumer.py:657-664), so what
+        # was delivered since the commit before would be repeated: commit while they are known.
+        app = self.app
+        if revoked and not app.should_stop:
+            self.stop_flow()
+            app.flow_control.suspend()
+            self.pause_partitions(revoked)
+            app.flow_control.clear()
+            limit_s = min(self.intake.drain_timeout_s, app.conf.broker_rebalance_timeout / 2)
+            await self._let_go([TopicPartition(*tp) for tp in revoked], limit_s)
+        await super().on_partitions_revoked(revoked)
+
+    async def wait_empty(self) -> None:
+        # Stock has no bound here and would wait for ever on a batch that was dropped.
+        started = monotonic()
+        await self._let_go(self.watermark.partitions, self.intake.drain_timeout_s)
+        remaining_s = max(0.1, self.intake.drain_timeout_s - (monotonic() - started))
+        try:
+            await asyncio.wait_for(super().wait_empty(), remaining_s)
+        except asyncio.TimeoutError:
+            self.drained_in_time = False
+            self.log.warning("agents were still busy after %.1f s: their events are read again", remaining_s)
+
+    async def perform_seek(self) -> None:
+        if not self._draining:
+            self.drop(self.watermark.partitions)
+        await super().perform_seek()
+
+    # Records that retention has overtaken ---------------------------------------------------------------------------
+
+    def _check_gap(self, tp: TopicPartition, expected: int, found: int) -> None:
+        """A gap in the offsets is a transaction's marker, a compacted record, or loss: only the broker knows which."""
+        task = asyncio.ensure_future(self._report_gap(tp, expected, found))
+        self._gap_checks.add(task)
+        task.add_done_callback(self._gap_checks.discard)
+
+    async def _report_gap(self, tp: TopicPartition, expected: int, found: int) -> None:
+        earliest = (await self.earliest_offsets(TP(*tp)))[TP(*tp)]
+        skipped = min(earliest, found) - expected
+        if skipped > 0:
+            self.log.error(
+                "%s[%d]: retention has overtaken %d records (offsets %d to %d) before they were read",
+                tp.topic,
+                tp.partition,
+                skipped,
+                expected,
+                expected + skipped - 1,
+            )
+            if self.intake.on_skipped is not None:
+                self.intake.on_skipped(tp.topic, skipped)
+
+
+class BatchTransport(driver.Transport):
+    """Faust's aiokafka transport with the batch consumer."""
+
+    Consumer: ClassVar[type[BatchConsumer]] = BatchConsumer
+
+    def __init__(self, *args: Any, intake: Intake | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.intake = intake if intake is not None else Intake()
+
