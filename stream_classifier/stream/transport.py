@@ -168,6 +168,7 @@ class BatchConsumer(driver.Consumer):
         self.drained_in_time = True
         self._draining = False
         self._delivered = asyncio.Event()
+        self._expected: dict[TopicPartition, int] = {}
         self._gap_checks: set[asyncio.Task[None]] = set()
 
     def _new_consumer_thread(self) -> _BatchConsumerThread:
@@ -195,9 +196,10 @@ class BatchConsumer(driver.Consumer):
 
     def _start(self, batch: RecordBatch) -> None:
         tp = TopicPartition(batch.topic, batch.partition)
-        read_offset = self._read_offset[TP(*tp)]
-        if read_offset is not None and batch.first_offset > read_offset + 1:
-            self._check_gap(tp, read_offset + 1, batch.first_offset)
+        expected = self._expected.get(tp)
+        if expected is not None and batch.first_offset > expected:
+            self._check_gap(tp, expected, batch.first_offset)
+        self._expected[tp] = batch.offset + 1
         num_bytes = batch.num_bytes
         batch.span = self.watermark.start(tp, batch.first_offset, batch.offset, len(batch), num_bytes)
         self.intake.budget.take(len(batch), num_bytes)
@@ -225,7 +227,14 @@ class BatchConsumer(driver.Consumer):
 
     def drop(self, partitions: Iterable[TopicPartition]) -> None:
         """Forget what is in flight of these partitions: it is neither produced nor committed, and will be read again."""
-        for span in self.watermark.drop(partitions):
+        self._release(self.watermark.drop(partitions))
+
+    def abandon(self) -> None:
+        """Give up all that is in flight, because the pipeline has failed: it is read again after a restart."""
+        self._release(self.watermark.abandon())
+
+    def _release(self, spans: Iterable[Span]) -> None:
+        for span in spans:
             self.intake.budget.give(span.num_records, span.num_bytes)
         self._delivered.set()
 
@@ -241,6 +250,24 @@ class BatchConsumer(driver.Consumer):
         if tp.topic in self.intake.topics:
             return self.watermark.offset(TopicPartition(*tp))
         return super()._new_offset(tp)
+
+    # Watching -------------------------------------------------------------------------------------------------------
+
+    def lag(self) -> dict[tuple[str, int], int]:
+        """Records still to be delivered of each assigned batch partition: last stable offset - position + in flight."""
+        consumer = self._thread._consumer
+        subscription = consumer._subscription.subscription if consumer is not None else None
+        assignment = subscription.assignment if subscription is not None else None
+        if assignment is None:
+            return {}
+        lags: dict[tuple[str, int], int] = {}
+        for aiokafka_tp in assignment.tps:
+            state = assignment.state_value(aiokafka_tp)
+            tp = TopicPartition(aiokafka_tp.topic, aiokafka_tp.partition)
+            if tp.topic in self.intake.topics and state is not None and state.has_valid_position:
+                stable = state.lso if state.lso is not None else state.position
+                lags[tp] = max(0, stable - state.position) + self.watermark.num_in_flight(tp)
+        return lags
 
     # Letting go -----------------------------------------------------------------------------------------------------
 
@@ -299,6 +326,13 @@ class BatchConsumer(driver.Consumer):
         if not self._draining:
             self.drop(self.watermark.partitions)
         await super().perform_seek()
+        self._expected = {TopicPartition(*tp): read for tp, read in self._read_offset.items() if read is not None}
+
+    async def on_stop(self) -> None:
+        await self._let_go(self.watermark.partitions, self.intake.drain_timeout_s)
+        for task in self._gap_checks:
+            task.cancel()
+        await super().on_stop()
 
     # Records that retention has overtaken ---------------------------------------------------------------------------
 
@@ -332,4 +366,3 @@ class BatchTransport(driver.Transport):
     def __init__(self, *args: Any, intake: Intake | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.intake = intake if intake is not None else Intake()
-

@@ -93,6 +93,15 @@ class Watermark:
                     dropped.append(span)
         return dropped
 
+    def abandon(self) -> list[Span]:
+        """Drop all unfinished spans but keep what may be committed; returns them."""
+        dropped = [span for spans in self._spans.values() for span in spans if not span.finished]
+        for span in dropped:
+            span.dropped = True
+        for spans in self._spans.values():
+            spans.clear()
+        return dropped
+
     @property
     def partitions(self) -> list[TopicPartition]:
         """All partitions something was read from since they were last dropped."""

@@ -1,0 +1,266 @@
+"""Micro-batches across record batches: what arrives while the model is busy runs together as soon as it is free.
+
+A request is the texts of one record batch. Requests that wait are planned together (length-sorted under the token budget;
+by number for models that do not tokenize) and run one micro-batch after the other on the inference thread: one runs, the
+next is queued behind it. While traffic is thin, a request waits up to `max_wait_s` for company.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from itertools import accumulate
+from time import monotonic, perf_counter
+from typing import Any, Generic, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_classifier.errors import RecordError
+from stream_classifier.model.packing import pack
+from stream_classifier.model.protocols import TokenBatch
+from stream_classifier.stream.recovery import Answer, Recovery, W
+
+__all__ = ["Batcher", "Limits", "Observer", "TextList"]
+
+_WINDOW_BATCHES = 8
+"""Micro-batches planned at once: the more, the less padding, and the longer a request may wait for its batch-mates."""
+_QUEUED = 2
+"""Micro-batches handed to the inference thread at once: one runs, the next is ready when it ends."""
+
+
+class TextList(list[str]):
+    """The texts of a model that does not tokenize."""
+
+    def take(self, indices: Sequence[int] | NDArray[Any]) -> TextList:
+        """The texts at these indices, in that order."""
+        return TextList([self[i] for i in indices])
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one micro-batch may hold, and how long its texts may wait.
+
+    Attributes:
+        max_tokens: padded tokens of a micro-batch (models that tokenize).
+        max_records: texts of a micro-batch.
+        max_wait_s: how long a text waits for company while traffic is thin.
+        timeout_s: a forward pass that takes longer hangs.
+    """
+
+    max_tokens: int = 4096
+    max_records: int = 256
+    max_wait_s: float = 0.005
+    timeout_s: float = 60.0
+
+
+class Observer(Protocol):
+    """Hears of every micro-batch that was run; called on the event loop."""
+
+    def micro_batch(self, *, records: int, tokens: int, padded_tokens: int, seconds: float) -> None: ...
+
+
+@dataclass(eq=False)
+class _Request(Generic[W]):
+    work: W
+    future: asyncio.Future[Answer]
+    arrived: float
+    remaining: int
+    scores_NL: NDArray[Any] | None = None
+    failures: dict[int, RecordError] = field(default_factory=dict)
+
+    def fill(self, rows: NDArray[np.intp], scores: NDArray[Any], failures: dict[int, RecordError]) -> None:
+        if self.scores_NL is None:
+            self.scores_NL = np.empty((len(self.work), scores.shape[1]), scores.dtype)
+        self.scores_NL[rows] = scores
+        self.failures.update(failures)
+        self.remaining -= len(rows)
+        if not self.remaining and not self.future.done():
+            self.future.set_result(Answer(self.scores_NL, self.failures))
+
+
+@dataclass(eq=False)
+class _MicroBatch(Generic[W]):
+    work: W
+    rows: NDArray[np.intp]
+    """Where its texts stand in the window."""
+    requests: list[_Request[W]]
+    starts: NDArray[np.intp]
+    """Where each request begins in the window."""
+
+
+class Batcher(Generic[W]):
+    """One model's queue.
+
+    Args:
+        recovery: runs a micro-batch; used on `thread` alone.
+        concatenate: joins the works of several requests.
+        thread: the inference thread.
+        on_hang: called when a forward pass outlasts `limits.timeout_s`; a thread cannot be ended, only the process.
+    """
+
+    def __init__(
+        self,
+        recovery: Recovery[W],
+        concatenate: Callable[[Sequence[W]], W],
+        *,
+        thread: Executor,
+        limits: Limits,
+        observer: Observer,
+        on_hang: Callable[[], None],
+    ) -> None:
+        self._recovery = recovery
+        self._concatenate = concatenate
+        self._thread = thread
+        self._limits = limits
+        self._observer = observer
+        self._on_hang = on_hang
+        self._waiting: deque[_Request[W]] = deque()
+        self._planned: deque[_MicroBatch[W]] = deque()
+        self._waiting_texts = 0
+        self._waiting_tokens = 0
+        self._running: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+        self._pass_started: float | None = None
+
+    async def answer(self, work: W) -> Answer:
+        """The scores of all texts of `work`, in its order."""
+        if not len(work):
+            return self._recovery.empty()
+        request = _Request(work, asyncio.get_running_loop().create_future(), monotonic(), len(work))
+        self._waiting.append(request)
+        self._waiting_texts += len(work)
+        self._waiting_tokens += _num_tokens(work)
+        self._changed.set()
+        return await request.future
+
+    async def run(self) -> None:
+        """Keep the inference thread busy until cancelled. Raises ModelError when the model is broken."""
+        try:
+            while True:
+                await self._until_dispatch()
+                task = asyncio.ensure_future(self._execute(self._next()))
+                task.add_done_callback(lambda _: self._changed.set())
+                self._running.add(task)
+                if len(self._running) == _QUEUED:
+                    await self._until_one_ends()
+        finally:
+            for task in self._running:
+                task.cancel()
+            for request in self._waiting:
+                request.future.cancel()
+
+    async def watch(self) -> None:
+        """End the process's work through `on_hang` when a forward pass hangs. Runs until cancelled."""
+        timeout_s = self._limits.timeout_s
+        while True:
+            await asyncio.sleep(min(1.0, timeout_s / 4))
+            started = self._pass_started
+            if started is not None and monotonic() - started > timeout_s:
+                self._on_hang()
+
+    # When to dispatch -----------------------------------------------------------------------------------------------
+
+    async def _until_dispatch(self) -> None:
+        """Until a micro-batch is planned, the budget is full, or the model is idle and its oldest text has waited."""
+        while not self._planned:
+            self._reap()
+            limits = self._limits
+            if self._waiting_texts >= limits.max_records or self._waiting_tokens >= limits.max_tokens:
+                return
+            remaining_s: float | None = None
+            if self._waiting and not self._running:
+                remaining_s = self._waiting[0].arrived + limits.max_wait_s - monotonic()
+                if remaining_s <= 0:
+                    return
+            self._changed.clear()
+            try:
+                await asyncio.wait_for(self._changed.wait(), remaining_s)
+            except asyncio.TimeoutError:
+                return
+
+    async def _until_one_ends(self) -> None:
+        await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+        self._reap()
+
+    def _reap(self) -> None:
+        for task in [task for task in self._running if task.done()]:
+            self._running.discard(task)
+            task.result()
+
+    # Planning -------------------------------------------------------------------------------------------------------
+
+    def _next(self) -> _MicroBatch[W]:
+        if not self._planned:
+            self._plan()
+        return self._planned.popleft()
+
+    def _plan(self) -> None:
+        """Plan a window: the requests that waited longest, packed together."""
+        limits = self._limits
+        requests: list[_Request[W]] = []
+        texts = tokens = 0
+        while (
+            self._waiting
+            and texts < limits.max_records * _WINDOW_BATCHES
+            and tokens < limits.max_tokens * _WINDOW_BATCHES
+        ):
+            request = self._waiting.popleft()
+            requests.append(request)
+            texts += len(request.work)
+            tokens += _num_tokens(request.work)
+        self._waiting_texts -= texts
+        self._waiting_tokens -= tokens
+        window = self._concatenate([request.work for request in requests])
+        starts = np.fromiter(accumulate((len(request.work) for request in requests), initial=0), dtype=np.intp)
+        for rows in self._pack(window):
+            if len(rows) == len(window):
+                self._planned.append(_MicroBatch(window, np.arange(len(window)), requests, starts))
+            else:
+                self._planned.append(_MicroBatch(window.take(rows), rows, requests, starts))
+
+    def _pack(self, window: W) -> list[NDArray[np.intp]]:
+        limits = self._limits
+        if isinstance(window, TokenBatch):
+            return pack(window.lengths_N, max_tokens=limits.max_tokens, max_records=limits.max_records)
+        rows = np.arange(len(window))
+        return [rows[start : start + limits.max_records] for start in range(0, len(window), limits.max_records)]
+
+    # Running --------------------------------------------------------------------------------------------------------
+
+    async def _execute(self, micro_batch: _MicroBatch[W]) -> None:
+        started = perf_counter()
+        answer = await asyncio.get_running_loop().run_in_executor(self._thread, self._infer, micro_batch.work)
+        self._observe(micro_batch.work, perf_counter() - started)
+        self._scatter(micro_batch, answer)
+
+    def _infer(self, work: W) -> Answer:
+        self._pass_started = monotonic()
+        try:
+            return self._recovery.answer(work)
+        finally:
+            self._pass_started = None
+
+    def _observe(self, work: W, seconds: float) -> None:
+        tokens = padded = 0
+        if isinstance(work, TokenBatch):
+            tokens = len(work.input_ids_T)
+            padded = len(work) * int(work.lengths_N.max())
+        self._observer.micro_batch(records=len(work), tokens=tokens, padded_tokens=padded, seconds=seconds)
+
+    @staticmethod
+    def _scatter(micro_batch: _MicroBatch[W], answer: Answer) -> None:
+        rows, starts = micro_batch.rows, micro_batch.starts
+        owners = np.searchsorted(starts, rows, side="right") - 1
+        for owner in np.unique(owners):
+            mine = np.flatnonzero(owners == owner)
+            offset = starts[owner]
+            failures = {int(rows[i] - offset): answer.failures[i] for i in answer.failures if owners[i] == owner}
+            micro_batch.requests[owner].fill(rows[mine] - offset, answer.scores_NL[mine], failures)
+
+
+def _num_tokens(work: object) -> int:
+    return len(work.input_ids_T) if isinstance(work, TokenBatch) else 0

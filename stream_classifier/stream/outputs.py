@@ -1,0 +1,155 @@
+"""What a record batch becomes: results, routed copies and dead letters, as shipments in the order of their sources.
+
+Runs off the event loop, once a batch. The letter of the records is in docs/reference/records.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import Any
+
+import orjson
+
+from stream_classifier.errors import RecordError
+from stream_classifier.model.decision import Predictions
+from stream_classifier.records import ACCEPTED, Header, OutputRecord, SourceRecord
+from stream_classifier.stream.dead_letter import envelope, source_timestamp
+from stream_classifier.stream.delivery import Placement, Shipment
+
+__all__ = ["Failures", "Route", "dead_letters", "results"]
+
+_NO_HEADERS: list[Header] = []
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where one classifier's outputs go, and what is the same in all of its results.
+
+    Attributes:
+        classifier, task: names, as in the result.
+        model: the result's "model" object.
+        sink: the topic of all results.
+        uncertain: the topic of copies of uncertain results, if any.
+        labels: label → topic of copies of results with that label.
+        dead_letter: the topic of records without a result.
+        passthrough: whether results carry a "passthrough" object.
+        encode: a result to bytes (the codec's).
+    """
+
+    classifier: str
+    task: str
+    model: Mapping[str, Any]
+    sink: str
+    dead_letter: str
+    encode: Callable[[Mapping[str, Any]], bytes]
+    uncertain: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    passthrough: bool = False
+
+    @property
+    def topics(self) -> set[str]:
+        """All topics this classifier writes to."""
+        return {self.sink, self.dead_letter, *([self.uncertain] if self.uncertain else []), *self.labels.values()}
+
+
+def results(
+    route: Route,
+    placement: Placement,
+    sources: list[SourceRecord],
+    predictions: Predictions,
+    passthrough: Sequence[Mapping[str, Any]] | None,
+) -> list[Shipment]:
+    """Shipments of one classifier's results and their routed copies.
+
+    Args:
+        sources: the records that have a prediction, all of one partition, in order.
+        predictions: one for each source.
+        passthrough: one object for each source, or None.
+    """
+    records = _encode(route, sources, predictions, passthrough)
+    shipments = _place(route, placement, route.sink, sources, records)
+    if route.uncertain is not None or route.labels:
+        copies: dict[str, list[int]] = {}
+        for row, prediction in enumerate(predictions.as_dicts()):
+            if route.uncertain is not None and prediction["decision"] != ACCEPTED:
+                copies.setdefault(route.uncertain, []).append(row)
+            topic = route.labels.get(prediction["label"])
+            if topic is not None:
+                copies.setdefault(topic, []).append(row)
+        for topic, rows in copies.items():
+            shipments += _place(route, placement, topic, [sources[i] for i in rows], [records[i] for i in rows])
+    return shipments
+
+
+def _encode(
+    route: Route,
+    sources: list[SourceRecord],
+    predictions: Predictions,
+    passthrough: Sequence[Mapping[str, Any]] | None,
+) -> list[OutputRecord]:
+    encode = route.encode
+    head = {"classifier": route.classifier, "task": route.task}
+    model = orjson.Fragment(orjson.dumps(route.model))
+    topic, partition = sources[0].topic, sources[0].partition
+    records = []
+    for row, (source, prediction) in enumerate(zip(sources, predictions.as_dicts(), strict=True)):
+        result = {**head, **prediction}
+        if passthrough is not None:
+            result["passthrough"] = passthrough[row]
+        result["model"] = model
+        timestamp = source_timestamp(source)
+        result["source"] = {"topic": topic, "partition": partition, "offset": source.offset, "timestamp": timestamp}
+        headers = list(source.headers) if source.headers else _NO_HEADERS
+        records.append(OutputRecord(source.key, encode(result), timestamp, headers))
+    return records
+
+
+@dataclass
+class Failures:
+    """Why records of a batch have no result: one entry a record and stage, with all classifiers it concerns."""
+
+    _entries: dict[tuple[int, str, str], tuple[RecordError, list[str]]] = field(default_factory=dict)
+
+    def add(self, row: int, error: RecordError, route: Route) -> None:
+        """The record at `row` of the batch gave this classifier no result."""
+        entry = self._entries.setdefault((row, error.stage, route.dead_letter), (error, []))
+        entry[1].append(route.classifier)
+
+    def __iter__(self) -> Iterator[tuple[int, str, RecordError, list[str]]]:
+        """(row, dead-letter topic, error, classifiers), by row."""
+        for (row, _, topic), (error, classifiers) in sorted(self._entries.items(), key=itemgetter(0)):
+            yield row, topic, error, classifiers
+
+    def __bool__(self) -> bool:
+        return bool(self._entries)
+
+
+def dead_letters(failures: Failures, sources: Sequence[SourceRecord], placement: Placement) -> list[Shipment]:
+    """Shipments of the dead letters of one record batch, in the order of their sources."""
+    shipments: list[Shipment] = []
+    for row, topic, error, classifiers in failures:
+        source = sources[row]
+        partition = placement.of(topic, source)
+        shipments.append(Shipment(topic, partition, [envelope(source, error, classifiers)], [source], None, topic))
+    return shipments
+
+
+def _place(
+    route: Route, placement: Placement, topic: str, sources: list[SourceRecord], records: list[OutputRecord]
+) -> list[Shipment]:
+    """Records to the partitions of a topic, keeping their order in each."""
+    fixed = placement.fixed(topic, sources[0].partition)
+    if fixed is not None:
+        return [Shipment(topic, fixed, records, sources, route.classifier, route.dead_letter)]
+    shipments: dict[int, Shipment] = {}
+    for source, record in zip(sources, records, strict=True):
+        partition = placement.of(topic, source)
+        shipment = shipments.get(partition)
+        if shipment is None:
+            shipment = Shipment(topic, partition, [], [], route.classifier, route.dead_letter)
+            shipments[partition] = shipment
+        shipment.records.append(record)
+        shipment.sources.append(source)
+    return list(shipments.values())

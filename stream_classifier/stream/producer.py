@@ -1,0 +1,128 @@
+"""Records to the broker in produce batches: one aiokafka batch and one future for many records.
+
+A producer of our own beside Faust's, so that the user's producer settings stay the user's and ours are the ones the
+delivery promise needs: acknowledged by all in-sync replicas, retried until the delivery time-out. aiokafka keeps one
+request in flight for each partition, so retries never reorder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import aiokafka
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
+from aiokafka.partitioner import murmur2
+
+from stream_classifier.errors import ConfigError, DeliveryError
+from stream_classifier.records import OutputRecord
+
+__all__ = ["BatchProducer", "ProduceError", "key_partition"]
+
+BATCH_TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
+
+
+class ProduceError(Exception):
+    """The broker refused, or did not acknowledge in time, these records. `cause` is aiokafka's error."""
+
+    def __init__(self, records: Sequence[OutputRecord], start: int, cause: Exception) -> None:
+        super().__init__(f"{len(records)} records were not taken: {cause!r}")
+        self.records = records
+        self.start = start
+        self.cause = cause
+
+
+def key_partition(key: bytes | None, source_partition: int, num_partitions: int) -> int:
+    """Kafka's own choice of partition: murmur2 of the key; for a null key the source partition, modulo the count."""
+    if key is None:
+        return source_partition % num_partitions
+    return int(murmur2(key) & 0x7FFFFFFF) % num_partitions
+
+
+class BatchProducer:
+    """An aiokafka producer that takes many records at once.
+
+    Args:
+        settings: bootstrap servers, security and client id for `aiokafka.AIOKafkaProducer`.
+        delivery_timeout_s: how long a batch is retried, and how long an answer is waited for.
+        max_batch_bytes: size of a produce batch; a larger single record goes alone.
+    """
+
+    def __init__(
+        self, settings: Mapping[str, Any], *, delivery_timeout_s: float = 120.0, max_batch_bytes: int = 512 << 10
+    ) -> None:
+        self._settings = dict(settings)
+        self._delivery_timeout_s = delivery_timeout_s
+        self._max_batch_bytes = max_batch_bytes
+        self._producer: aiokafka.AIOKafkaProducer | None = None
+        self._limits: dict[str, int] = {}  # batch bytes of topics that refused larger ones
+
+    async def start(self) -> None:
+        """Connect. Raises aiokafka's KafkaConnectionError when no broker answers."""
+        producer = aiokafka.AIOKafkaProducer(
+            **self._settings,
+            acks="all",
+            linger_ms=0,
+            max_batch_size=self._max_batch_bytes,
+            request_timeout_ms=int(self._delivery_timeout_s * 1000),
+        )
+        await producer.start()
+        self._producer = producer
+
+    async def stop(self, timeout_s: float) -> None:
+        """Close; batches not acknowledged within `timeout_s` are given up (they were never committed)."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            try:
+                await asyncio.wait_for(producer.stop(), timeout_s)
+            except asyncio.TimeoutError:
+                await producer.client.close()
+
+    async def num_partitions(self, topic: str) -> int:
+        """How many partitions a topic has now."""
+        if self._producer is None:
+            raise DeliveryError("the producer is not running")
+        partitions = await self._producer.partitions_for(topic)
+        if not partitions:
+            raise ConfigError(f"topic {topic!r} has no partitions; create it or set app.create_topics = true")
+        return len(partitions)
+
+    async def send(self, topic: str, partition: int, records: Sequence[OutputRecord]) -> None:
+        """Produce records in order; returns when all are acknowledged by all in-sync replicas.
+
+        A produce batch goes out when the one before it is acknowledged (aiokafka would not send it earlier anyway), so
+        that nothing overtakes a batch the broker refuses.
+
+        Raises:
+            ProduceError: for the first batch that was refused or not acknowledged in time; nothing behind it was sent.
+        """
+        producer = self._producer
+        if producer is None:
+            raise DeliveryError("the producer is not running")
+        start = 0
+        while start < len(records):
+            builder = producer.create_batch()
+            end = self._fill(builder, topic, records, start)
+            try:
+                await (await producer.send_batch(builder, topic, partition=partition))
+            except KafkaError as error:
+                if isinstance(error, BATCH_TOO_LARGE) and end - start > 1:
+                    self._limits[topic] = builder.size() // 2
+                raise ProduceError(records[start:end], start, error) from error
+            start = end
+
+    def _fill(self, builder: Any, topic: str, records: Sequence[OutputRecord], start: int) -> int:
+        """Append records from `start` on until the batch is full; returns the index behind the last one."""
+        limit = self._limits.get(topic)
+        append = builder.append
+        end = start
+        for key, value, timestamp, headers in itertools.islice(records, start, None):
+            if append(key=key, value=value, timestamp=timestamp, headers=headers) is None:
+                break
+            end += 1
+            if limit is not None and builder.size() >= limit:
+                break
+        builder.close()
+        return end
