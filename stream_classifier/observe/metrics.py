@@ -176,8 +176,8 @@ class Metrics:
         Raises:
             ValueError: an index is outside `labels`; nothing was counted.
         """
-        if not np.isfinite(scores_N.sum()):
-            finite_N = np.isfinite(scores_N)
+        finite_N = np.isfinite(scores_N)
+        if not finite_N.all():
             label_indices_N, accepted_N, scores_N = label_indices_N[finite_N], accepted_N[finite_N], scores_N[finite_N]
         if not len(scores_N):
             return
@@ -189,8 +189,9 @@ class Metrics:
     def latencies(self, classifier: str, seconds_N: NDArray[Any]) -> None:
         """Record timestamp to delivery of N records. NaN (no timestamp) is left out, negative (a clock ahead) is 0."""
         seconds_N = np.maximum(seconds_N, 0.0)
-        if not np.isfinite(seconds_N.sum()):
-            seconds_N = seconds_N[np.isfinite(seconds_N)]
+        finite_N = np.isfinite(seconds_N)
+        if not finite_N.all():
+            seconds_N = seconds_N[finite_N]
         if not len(seconds_N):
             return
         recent = self._recent.get(classifier)

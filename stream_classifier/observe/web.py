@@ -1,6 +1,6 @@
 """/metrics, /livez and /readyz on a Faust app's web server.
 
-It works on the app object and imports no Faust. It takes its routes when the web server starts, when the app's own pages
+It works on the app object and imports no Faust. It takes its routes when the web server starts and the app's own pages
 are known: aiohttp refuses a second handler for a path.
 """
 
@@ -54,12 +54,13 @@ def mount(app: WebApp, metrics: Metrics, health: Health, *, token: str | None = 
             nothing, as it is the user's own web server.
 
     Raises:
-        ConfigError: the token is empty or blank. At the web server's start: the registry to join has metrics of our names.
+        ConfigError: the token is empty or blank; when the server starts: the registry to join has our names already.
     """
     if token is not None:
         if not token or token != token.strip():
             raise ConfigError(
-                "web.token is empty or has blanks around it, which no header can carry; give the token alone, or leave it out"
+                "web.token is empty or has blanks around it, which no header carries; "
+                "give the token alone, or leave the key out"
             )
         # Here, not at the start: a page the user's own code serves before ours must not be open either.
         app.web.web_app.middlewares.append(_bearer(token))
