@@ -39,6 +39,11 @@ class TextList(list[str]):
         """The texts at these indices, in that order."""
         return TextList([self[i] for i in indices])
 
+    @staticmethod
+    def concatenate(lists: Sequence[TextList]) -> TextList:
+        """All texts of `lists`, in order."""
+        return lists[0] if len(lists) == 1 else TextList(text for texts in lists for text in texts)
+
 
 @dataclass(frozen=True)
 class Limits:

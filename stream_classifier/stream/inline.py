@@ -119,7 +119,9 @@ async def _answer_events(
             if not isinstance(value, str):
                 raise TypeError(f"text= gave {type(value).__name__}, not str")
         except Exception as error:  # noqa: BLE001 - the user's function; its failure is this event's alone
-            answers.append(RecordError("decode", type(error).__name__, f"no text in this event: {type(error).__name__}"))
+            answers.append(
+                RecordError("decode", type(error).__name__, f"no text in this event: {type(error).__name__}")
+            )
         else:
             answers.append(None)
             texts.append(value)

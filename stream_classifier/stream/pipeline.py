@@ -148,7 +148,7 @@ class Pipeline:
             branches = read.reading.branches
             read.answers = await asyncio.gather(*(branch.batcher.answer(_work(read, branch)) for branch in branches))
         inferred = perf_counter()
-        outputs = await self._in_text_thread(self._decide, batch, reads)
+        outputs: _Outputs = await self._in_text_thread(self._decide, batch, reads)
         outputs.report.stage_seconds = {"tokenize": tokenized - started, "infer": inferred - tokenized}
         return outputs
 
@@ -195,7 +195,11 @@ class Pipeline:
                 failures.add(row, error, route)
         tokens = read.tokens.get(branch.classifier.tokenizer_key or "")
         predictions = branch.classifier.decide(answer.scores_NL, None if tokens is None else tokens.truncated_N)
-        failed = {**_invalid(predictions), **answer.failures, **read.failed.get(branch.classifier.tokenizer_key or "", {})}
+        failed = {
+            **_invalid(predictions),
+            **answer.failures,
+            **read.failed.get(branch.classifier.tokenizer_key or "", {}),
+        }
         rows = decoded.rows
         for text, error in failed.items():
             if rows[text] not in not_mine:

@@ -19,17 +19,17 @@ import faust
 from faust.app.base import BootStrategy
 from faust.serializers.schemas import Schema
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth, server_list
-from faust.types import EventT, StreamT
+from faust.types import EventT
 from faust.web.base import Web
 from mode import ServiceT
 
-from stream_classifier.config import ClassifierSettings, ModelSettings, from_arguments
-from stream_classifier.errors import ConfigError, RecordError
+from stream_classifier.config import ClassifierSettings, ModelSettings, classifier_from_arguments, model_from_arguments
+from stream_classifier.errors import ConfigError, DeliveryError, RecordError
 from stream_classifier.model.protocols import TextModel
 from stream_classifier.observe.metrics import Metrics
 from stream_classifier.observe.web import mount
 from stream_classifier.records import Prediction
-from stream_classifier.stream.inline import answer_texts, classify_events
+from stream_classifier.stream.inline import EventStream, answer_texts, classify_events
 from stream_classifier.stream.service import ClassifierService, ServiceSettings
 from stream_classifier.stream.transport import BatchConsumer, BatchTransport, Intake, RecordBatch
 
@@ -49,7 +49,7 @@ class StreamClassifier:
         app: the Faust app; it must not have started.
         model: a model directory, a Hub name, "null", the name of an entry point, or a TextModel object.
         source, sink: topics; both or neither.
-        name: unique in the app; names the classifier in results and metrics. Default: the sink, or the model's name.
+        name: unique in the app; names the classifier in results and metrics. Default: the model's.
 
     The other arguments are the keys of `[[classifier]]` in docs/reference/configuration.md, with the same defaults.
 
@@ -83,19 +83,14 @@ class StreamClassifier:
         max_text_chars: int | None = None,
         inference_timeout_s: float | None = None,
     ) -> None:
-        given = {
-            "source": source,
-            "sink": sink,
-            "dead_letter": dead_letter,
-            "codec": codec,
-            "text": text,
-            "passthrough": passthrough,
+        arguments = {
+            "model": model,
+            "name": name,
             "task": task,
             "positive_label": positive_label,
             "threshold": threshold,
             "thresholds": thresholds,
             "top_k": top_k,
-            "route": route,
             "labels": labels,
             "device": device,
             "dtype": dtype,
@@ -104,18 +99,25 @@ class StreamClassifier:
             "max_text_chars": max_text_chars,
             "inference_timeout_s": inference_timeout_s,
         }
-        model = os.fspath(model) if isinstance(model, os.PathLike) else model
-        model_name = model if isinstance(model, str) else type(model).__name__
-        self.settings = from_arguments(
-            name=name or _default_name(sink or model_name),
-            model=model_name,
-            **{key: value for key, value in given.items() if value is not None},
-        )
+        stream_arguments = {
+            "source": source,
+            "sink": sink,
+            "dead_letter": dead_letter,
+            "codec": codec,
+            "text": text,
+            "passthrough": passthrough,
+            "route": route,
+        }
+        self.settings: ModelSettings
+        if any(value is not None for value in stream_arguments.values()):
+            self.settings = classifier_from_arguments({**arguments, **stream_arguments})
+        else:
+            self.settings = model_from_arguments(arguments)
         self._classifiers = AppClassifiers.of(app)
-        self._classifiers.add(self.settings, model)
+        self._classifiers.add(self.settings, os.fspath(model) if isinstance(model, os.PathLike) else model)
 
     async def classify(
-        self, stream: StreamT[Any], *, text: Callable[[Any], str], max_records: int | None = None
+        self, stream: EventStream, *, text: Callable[[Any], str], max_records: int | None = None
     ) -> AsyncIterator[list[tuple[EventT[Any], Prediction | RecordError]]]:
         """Answer the events of a stream, in batches, inside an agent.
 
@@ -145,28 +147,32 @@ class StreamClassifier:
         return await answer_texts(loaded.classifier, loaded.batcher, service.threads.text, texts)
 
 
-def _default_name(hint: str) -> str:
-    return "".join(char if char.isalnum() or char in "-_" else "-" for char in os.path.basename(hint.rstrip("/")))
-
-
 class AppClassifiers:
-    """All classifiers of one app: `of(app)` makes it with the first of them.
+    """All classifiers of one app: the first of them makes it through `of(app)`, with the defaults.
 
     Args:
         app: the Faust app.
         settings: time-outs and topic creation; `run` sets them from its file.
         intake: limits of what is read.
         token: of the web server, as `observe.web.mount` takes it.
+        stop_at_gap: stop the worker when retention has overtaken records that were not read.
     """
 
     def __init__(
-        self, app: faust.App, *, settings: ServiceSettings | None = None, intake: Intake | None = None, token: str | None = None
+        self,
+        app: faust.App,
+        *,
+        settings: ServiceSettings | None = None,
+        intake: Intake | None = None,
+        token: str | None = None,
+        stop_at_gap: bool = False,
     ) -> None:
         self.app = app
+        app.__dict__["stream_classifiers"] = self
         self.metrics = Metrics()
         self.intake = intake or Intake()
         self.intake.on_skipped = self._skipped
-        self.offset_gap_stops = False
+        self._stop_at_gap = stop_at_gap
         self._registered: list[tuple[ModelSettings, str | TextModel]] = []
         self.service = ClassifierService(
             self._registered,
@@ -176,17 +182,20 @@ class AppClassifiers:
             kafka=lambda: _kafka_settings(app),
             on_hang=_end_process,
         )
-        app.boot_strategy = _Boot(app.boot_strategy, self)  # type: ignore[assignment]
+        app.boot_strategy = _Boot(app.boot_strategy, self)
         app.on_partitions_assigned.connect(self._on_assigned, weak=False)
-        self._install_transport()
-        mount(app, self.metrics, self.service.health, token=token)
+        self._token = token
+        if app.configured:
+            self._on_configured()
+        else:  # not before: reading app.conf would fix the user's settings too early
+            app.on_after_configured.connect(self._on_configured, weak=False)
 
     @classmethod
     def of(cls, app: faust.App) -> AppClassifiers:
         """The app's classifiers."""
         known = app.__dict__.get("stream_classifiers")
         if known is None:
-            known = app.__dict__["stream_classifiers"] = cls(app)
+            known = cls(app)
         return cast("AppClassifiers", known)
 
     def add(self, settings: ModelSettings, model: str | TextModel) -> None:
@@ -203,7 +212,7 @@ class AppClassifiers:
     def _add_agent(self, source: str) -> None:
         topic = self.app.topic(source, schema=_BatchSchema(), value_serializer="raw")
 
-        async def classify(stream: StreamT[Any]) -> None:
+        async def classify(stream: Any) -> None:
             consumer = cast("BatchConsumer", self.app.consumer)
             async for event in stream.noack().events():
                 consumer.disown(event.message)
@@ -227,24 +236,24 @@ class AppClassifiers:
                     "sink instead, or leave out source= and sink= and call classify(stream, text=…) inside the agent"
                 )
 
-    def _install_transport(self) -> None:
+    def _on_configured(self, *args: Any, **kwargs: Any) -> None:
         app = self.app
-        if app.configured:
-            self._set_transport()
-        else:
-            app.on_after_configured.connect(self._set_transport, weak=False)
-
-    def _set_transport(self, *args: Any, **kwargs: Any) -> None:
-        self.app.transport = BatchTransport(self.app.conf.broker_consumer, self.app, intake=self.intake)
+        app.transport = BatchTransport(app.conf.broker_consumer, app, intake=self.intake)
+        mount(app, self.metrics, self.service.health, token=self._token)
 
     async def _on_assigned(self, *args: Any, **kwargs: Any) -> None:
         self.service.health.assigned()
 
     def _skipped(self, topic: str, number: int) -> None:
         self.metrics.skipped(topic, number)
+        if self._stop_at_gap:
+            error = DeliveryError(
+                f"{topic}: {number} records were gone before they were read, and offset_gap is 'stop'"
+            )
+            self.app.add_future(self.service.fail(error))
 
 
-class _BatchSchema(Schema):
+class _BatchSchema(Schema[Any, Any]):
     """An event's value is its record batch: nothing is decoded on the event loop."""
 
     def compile(self, app: Any, **kwargs: Any) -> Any:

@@ -176,4 +176,6 @@ def _encode_empty(encode: Callable[[Sequence[str]], TokenBatch], cause: Exceptio
     try:
         return encode([""])
     except Exception:  # noqa: BLE001 - any failure means the same
-        raise ModelError(f"the tokenizer fails ({type(cause).__name__}), and on an empty text too: it is broken") from cause
+        raise ModelError(
+            f"the tokenizer fails ({type(cause).__name__}), and on an empty text too: it is broken"
+        ) from cause

@@ -146,7 +146,9 @@ async def _wait_for(admin: AIOKafkaAdminClient, topics: Sequence[str]) -> dict[s
         if not unseen:
             return existing
         if monotonic() > deadline:
-            raise ConfigError(f"topic {unseen[0]!r} was created but is not there after {_CREATE_TIMEOUT_S:g} s; look at the broker")
+            raise ConfigError(
+                f"topic {unseen[0]!r} was created but is not there after {_CREATE_TIMEOUT_S:g} s; look at the broker"
+            )
         await asyncio.sleep(0.1)
 
 

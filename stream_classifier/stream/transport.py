@@ -114,8 +114,7 @@ class RecordBatch:
 class _BatchScheduler(DefaultSchedulingStrategy):
     """Hands on record batches of batch topics, round robin over partitions, and single records of all others."""
 
-    def __init__(self, intake: Intake) -> None:
-        super().__init__()
+    def __init__(self, intake: Intake) -> None:  # the base classes only declare one
         self._intake = intake
 
     def iterate(self, records: Mapping[TP, list[Any]]) -> Iterator[tuple[TP, Any]]:
