@@ -105,7 +105,8 @@ class Decider:
         """Decide on N texts, each by its own row alone.
 
         Args:
-            probabilities_NL: `[N, L]` in 0-1; a row that is not finite is marked invalid, and no other one is touched.
+            probabilities_NL: `[N, L]` in 0-1, kept and not copied when float64 already; a row that is not finite is
+                marked invalid, and no other one is touched.
             truncated_N: bool `[N]`, whether the text was longer than the model reads; None: no text was.
             logits_NL: `[N, L]`, as the model gave them, before calibration; read only when `needs_logits`.
 
@@ -161,7 +162,8 @@ class Decider:
     def _in_scope(self, p_NL: NDArray[np.float64], logits_NL: ArrayLike | None) -> NDArray[np.bool_]:
         # NaN compares as False: a row that cannot be judged is not in scope.
         if self._rejection_score == "max_prob":
-            return np.greater_equal(p_NL.max(axis=1), self._rejection_threshold)
+            likely_N: NDArray[np.bool_] = p_NL.max(axis=1) >= self._rejection_threshold
+            return likely_N
         if logits_NL is None:
             raise ValueError("rejection by energy needs the logits; this model gives probabilities only")
         z_NL = np.asarray(logits_NL, dtype=np.float64)
@@ -170,7 +172,8 @@ class Decider:
         with np.errstate(invalid="ignore", over="ignore", under="ignore"):
             best_N = z_NL.max(axis=1)
             energy_N = best_N + np.log(np.exp(z_NL - best_N[:, None]).sum(axis=1))
-        return np.greater_equal(energy_N, self._rejection_threshold)
+        in_scope_N: NDArray[np.bool_] = energy_N >= self._rejection_threshold
+        return in_scope_N
 
     def _checked_operating_point(self, operating_point: float | None) -> float | None:
         if operating_point is None:
