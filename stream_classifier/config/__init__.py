@@ -17,19 +17,11 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from stream_classifier.config.classifier import BatchSettings, ClassifierSettings, ModelSettings, RouteSettings
 from stream_classifier.config.problems import Origin, Problem, SettingsError, problems_in
 from stream_classifier.config.reference import ReferenceRow, json_schema, reference_rows, root_node
 from stream_classifier.config.schema import Node
-from stream_classifier.config.settings import (
-    AppSettings,
-    BatchSettings,
-    ClassifierSettings,
-    LogSettings,
-    ModelSettings,
-    RouteSettings,
-    Settings,
-    WebSettings,
-)
+from stream_classifier.config.settings import AppSettings, LogSettings, Settings, WebSettings
 from stream_classifier.config.sources import read_sources
 
 __all__ = [

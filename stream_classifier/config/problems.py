@@ -83,14 +83,15 @@ def refusal(what: str, fix: str, *, at: Path = ()) -> PydanticCustomError:
 def problems_in(
     error: ValidationError, tree: Mapping[str, Any], origins: Mapping[Path, Origin], root: schema.Node
 ) -> list[Problem]:
-    """The problems behind a pydantic error, in the order of the settings.
+    """The problems behind a pydantic error; unknown keys first: one may be the missing one, misspelt.
 
     Args:
         tree: what was validated.
         origins: where its parts came from; a part without an entry came with the part above it.
         root: the JSON Schema of what `tree` should be.
     """
-    return [_problem(details, tree, origins, root) for details in error.errors(include_url=False)]
+    found = sorted(error.errors(include_url=False), key=lambda details: details["type"] != "extra_forbidden")
+    return [_problem(details, tree, origins, root) for details in found]
 
 
 def origin_of(path: Path, origins: Mapping[Path, Origin]) -> Origin | None:
@@ -155,6 +156,8 @@ def _problem(
         path = path[:-1]
     if details["type"] == "refused":
         path = (*path, *details["ctx"]["at"])
+    if path and isinstance(path[-1], int) and isinstance(schema.value_at(tree, path[:-1]), str):
+        path = path[:-1]  # a string that stands for a list of one
     origin = origin_of(path, origins)
     value = schema.value_at(tree, path)
     secret = any(step in _SECRET_KEYS for step in path)
@@ -183,7 +186,7 @@ def _what_and_fix(details: ErrorDetails, path: Path, value: object, root: schema
         return f"must be {listed}", f"write {json.dumps(close)}" if close else "take one of them"
     if kind in _LIMITS:
         word, key = _LIMITS[kind]
-        return f"must be {word} {context[key]:g}", _default_fix(path, root)
+        return f"must be {word} {context[key]:g}", _number_fix(path, root)
     if kind in _TYPES:
         what, fix = _TYPES[kind]
         if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9.]+|true|false", value) and "quotes" not in fix:
@@ -249,6 +252,9 @@ _EXAMPLES = {
 }
 
 
-def _default_fix(path: Path, root: schema.Node) -> str:
-    default = schema.at(root, path).default
-    return f"the default is {shown(default)}" if isinstance(default, (int, float)) else "change the value"
+def _number_fix(path: Path, root: schema.Node) -> str:
+    node = schema.at(root, path)
+    least, most = node.limits
+    if most is not None:
+        return f"give a number from {shown(least)} to {shown(most)}"
+    return f"the default is {shown(node.default)}" if node.default is not None else "give another number"

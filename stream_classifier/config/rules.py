@@ -6,13 +6,16 @@ import ipaddress
 import re
 from collections.abc import Sequence
 
+from stream_classifier import codecs
 from stream_classifier.config.problems import refusal
+from stream_classifier.errors import ConfigError
 
 __all__ = [
     "app_id",
     "auto_or_count",
     "broker",
     "classifier_name",
+    "codec",
     "device",
     "is_loopback",
     "json_pointer",
@@ -67,6 +70,16 @@ def plain_name(value: str) -> str:
     """The name of a task, a codec or a backend."""
     if not _NAME.fullmatch(value):
         raise refusal("is no name", "use letters, digits, '.', '_' and '-' only")
+    return value
+
+
+def codec(value: str) -> str:
+    """The name of a codec that is built in or installed."""
+    try:
+        codecs.get(plain_name(value))
+    except ConfigError as error:
+        what, _, fix = str(error).partition(": ")[2].rpartition("; ")
+        raise refusal(what, fix) from error
     return value
 
 

@@ -62,6 +62,14 @@ class Node:
     def default(self) -> Any:
         return self.definition.get("default")
 
+    @property
+    def limits(self) -> tuple[Any, Any]:
+        """The least and the greatest number allowed, None where there is no such limit."""
+        for option in self._options():
+            if {"minimum", "maximum", "exclusiveMinimum"} & option.keys():
+                return option.get("minimum", option.get("exclusiveMinimum")), option.get("maximum")
+        return None, None
+
     def child(self, step: Step) -> Node:
         """The part under a key or an index; an empty one when the schema knows none."""
         for option in self._options():
@@ -105,10 +113,9 @@ def value_at(tree: object, path: tuple[Step, ...]) -> object:
     """The value that `path` leads to in nested tables and lists, or MISSING."""
     value: Any = tree
     for step in path:
-        if not isinstance(value, (dict, list, tuple)):
+        is_key = isinstance(value, Mapping) and step in value
+        is_index = isinstance(value, (list, tuple)) and isinstance(step, int) and step < len(value)
+        if not (is_key or is_index):
             return MISSING
-        try:
-            value = value[step]
-        except (LookupError, TypeError):  # no such key or index, or a key where an index belongs
-            return MISSING
+        value = value[step]
     return value

@@ -1,4 +1,4 @@
-"""The settings as frozen, checked values: each key, its type, its default, its meaning, and what holds between keys.
+"""The settings of a worker as frozen, checked values: each key, its type, its default, and what holds between keys.
 
 The attribute names are the TOML keys. A line of `description` stands with each field: the reference and the JSON Schema
 are generated from it. Where values come from (file, environment, --set) is for sources.py; this module reads nothing.
@@ -6,71 +6,24 @@ are generated from it. Where values come from (file, environment, --set) is for 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    SecretStr,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, SecretStr, WithJsonSchema, model_validator
 from typing_extensions import Self
 
 from stream_classifier.config import rules
+from stream_classifier.config.classifier import ClassifierSettings
+from stream_classifier.config.fields import MAX_SECONDS, Count, Seconds, Table, derived
 from stream_classifier.config.problems import Origin, Path, origin_of, refusal
 
-__all__ = [
-    "AppSettings",
-    "BatchSettings",
-    "ClassifierSettings",
-    "LogSettings",
-    "ModelSettings",
-    "RouteSettings",
-    "Settings",
-    "WebSettings",
-]
+__all__ = ["AppSettings", "LogSettings", "Settings", "WebSettings"]
 
-_MAX_SECONDS = 2_147_483  # Kafka's time-outs are milliseconds in an int32
-
-Seconds = Annotated[float, Field(gt=0, le=_MAX_SECONDS)]
-Count = Annotated[int, Field(ge=1, le=2**63 - 1)]
-Probability = Annotated[float, Field(ge=0, le=1)]
-Topic = Annotated[str, AfterValidator(rules.topic)]
-Pointer = Annotated[str, AfterValidator(rules.json_pointer)]
-Label = Annotated[str, AfterValidator(rules.not_empty)]
-Name = Annotated[str, AfterValidator(rules.plain_name)]
 NotYet = Annotated[None, BeforeValidator(rules.not_there_yet), WithJsonSchema({"type": "null"})]
 
 
-def _derived(text: str) -> Callable[[dict[str, Any]], None]:
-    """For a default that depends on other keys: the words that stand for it in the reference, none in the schema."""
-
-    def rewrite(field_schema: dict[str, Any]) -> None:
-        field_schema.pop("default", None)
-        field_schema["x-default"] = text
-
-    return rewrite
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        frozen=True,
-        strict=True,
-        extra="forbid",
-        allow_inf_nan=False,
-        hide_input_in_errors=True,
-        protected_namespaces=(),
-    )
-
-
-class AppSettings(_Section):
+class AppSettings(Table):
     """The worker: its group, its broker, its delivery and its time-outs."""
 
     id: Annotated[str, AfterValidator(rules.app_id)] = Field(
@@ -85,7 +38,7 @@ class AppSettings(_Section):
     commit_interval_s: Seconds = Field(
         default=1.0,
         description="Seconds between two commits of offsets.",
-        json_schema_extra=_derived("1.0; 0.1 under exactly-once"),
+        json_schema_extra=derived("1.0; 0.1 under exactly-once"),
     )
     session_timeout_s: Seconds = Field(
         default=10.0, description="Seconds without a heartbeat after which the group takes a worker for dead."
@@ -96,7 +49,7 @@ class AppSettings(_Section):
     instance_id: str | None = Field(
         default=None, min_length=1, description="Static membership; from the environment or `--set` only."
     )
-    drain_timeout_s: Annotated[float, Field(ge=0, le=_MAX_SECONDS)] = Field(
+    drain_timeout_s: Annotated[float, Field(ge=0, le=MAX_SECONDS)] = Field(
         default=8.0, description="Seconds to finish what is in flight when stopping or rebalancing."
     )
     delivery_timeout_s: Seconds = Field(
@@ -155,7 +108,7 @@ class AppSettings(_Section):
         return self
 
 
-class WebSettings(_Section):
+class WebSettings(Table):
     """The web server with metrics, health and the live page."""
 
     host: Annotated[str, AfterValidator(rules.not_empty)] = Field(
@@ -187,7 +140,7 @@ class WebSettings(_Section):
         return self
 
 
-class LogSettings(_Section):
+class LogSettings(Table):
     """What is logged, and how."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(
@@ -196,172 +149,7 @@ class LogSettings(_Section):
     format: Literal["text", "json"] = Field(default="text", description="`text`, or `json`: one object a line.")
 
 
-class BatchSettings(_Section):
-    """How records are gathered for the model."""
-
-    max_tokens: Annotated[
-        int | Literal["auto"],
-        BeforeValidator(rules.auto_or_count),
-        WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "auto", "type": "string"}]}),
-    ] = Field(
-        default="auto", description="Tokens in a micro-batch, padding included, at most; `auto`: what suits the device."
-    )
-    max_records: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        default=256, description="Records in a micro-batch, at most."
-    )
-    max_wait_ms: Annotated[float, Field(ge=0, le=60_000)] = Field(
-        default=5.0, description="Milliseconds to wait for more records when traffic is thin."
-    )
-
-
-class RouteSettings(_Section):
-    """Topics that get an extra copy of some results."""
-
-    uncertain: Topic | None = Field(default=None, description="Topic for a copy of every uncertain result.")
-    label: Mapping[Label, Topic] = Field(
-        default={}, description="Label = topic: a copy of every result with that label."
-    )
-
-    @property
-    def topics(self) -> tuple[str, ...]:
-        """All topics named, without repeats."""
-        named = [] if self.uncertain is None else [self.uncertain]
-        return tuple(dict.fromkeys([*named, *self.label.values()]))
-
-
-class ModelSettings(_Section):
-    """A model and how it decides, without topics: what a classifier inside a user's own agent needs."""
-
-    name: Annotated[str, AfterValidator(rules.classifier_name)] = Field(
-        description="Unique; letters, digits, `-` and `_`."
-    )
-    model: Annotated[str, AfterValidator(rules.not_empty)] = Field(
-        description="A model directory, a Hub name, `null`, or an entry point of `stream_classifier.models`."
-    )
-    task: Name | None = Field(
-        default=None,
-        description="`intent` adds requires_clarification, `sentiment` adds sentiment_score.",
-        json_schema_extra=_derived("the model's"),
-    )
-    positive_label: Label | None = Field(
-        default=None,
-        description="The positive one of two labels, or of sentiment.",
-        json_schema_extra=_derived("the model's"),
-    )
-    threshold: Probability | None = Field(
-        default=None,
-        description="Probability from which a label is accepted, for all labels.",
-        json_schema_extra=_derived("the model's, else 0"),
-    )
-    thresholds: Mapping[Label, Probability] = Field(
-        default={}, description="The same by label: label = probability.", json_schema_extra=_derived("the model's")
-    )
-    top_k: Annotated[int, Field(ge=-1, le=1_000_000)] = Field(
-        default=5, description="How many labels `scores` lists; 0: none, -1: all."
-    )
-    labels: Annotated[tuple[Label, ...], Field(strict=False), AfterValidator(rules.null_labels)] | None = Field(
-        default=None,
-        description='The labels of `model = "null"`, at least two; no other model takes them.',
-        json_schema_extra=_derived("the model's"),
-    )
-    device: Annotated[str, AfterValidator(rules.device)] = Field(
-        default="auto", description="`auto` (CUDA when there is one), `cpu`, `cuda` or `cuda:N`."
-    )
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto", description="`auto`, `float32`, `bfloat16` or `float16`."
-    )
-    backend: Name = Field(default="auto", description="`auto`, or a backend by name, such as `torch`.")
-    batch: BatchSettings = Field(default=BatchSettings(), description="How records are gathered for the model.")
-    max_text_chars: Count = Field(
-        default=100_000, description="Characters of a text that are read; the rest is cut before tokenizing."
-    )
-    inference_timeout_s: Seconds = Field(
-        default=60.0, description="A forward pass that takes longer ends the process with exit code 1."
-    )
-
-    @model_validator(mode="after")
-    def _only_null_takes_labels(self) -> Self:
-        if self.labels is not None and self.model != "null":
-            raise refusal("only the null model takes labels", "remove it: a model knows its labels", at=("labels",))
-        return self
-
-
-class ClassifierSettings(ModelSettings):
-    """A model with the topics it reads and writes."""
-
-    source: Topic = Field(
-        description="Topic to read; several classifiers may share one, which is read and decoded once."
-    )
-    sink: Topic = Field(description="Topic for the results; several classifiers may share one.")
-    dead_letter: Topic = Field(
-        default="",
-        description="Topic for the records that got no result.",
-        json_schema_extra=_derived("`<source>.dead-letter`"),
-    )
-    codec: Name = Field(
-        default="text",
-        description="How a value is read: `text` (the whole value), or `json`.",
-        json_schema_extra=_derived("`text`, or `json` when `text` is set"),
-    )
-    text: Annotated[
-        tuple[Pointer, ...] | None,
-        BeforeValidator(rules.one_or_many),
-        WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}),
-    ] = Field(
-        default=None, description="JSON Pointer to the text, or a list of them.", json_schema_extra=_derived("none")
-    )
-    passthrough: Mapping[Label, Pointer] = Field(
-        default={}, description="Name = JSON Pointer: values of the record that are copied into its result."
-    )
-    route: RouteSettings = Field(default=RouteSettings(), description="Topics that get an extra copy of some results.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_what_follows(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        derived: dict[str, Any] = {"codec": "json" if data.get("text") is not None else "text"}
-        if isinstance(data.get("source"), str):
-            derived["dead_letter"] = f"{data['source']}.dead-letter"
-        return {**derived, **{key: value for key, value in data.items() if value is not None or key not in derived}}
-
-    @model_validator(mode="after")
-    def _check_topics(self) -> Self:
-        if self.sink == self.source:
-            raise refusal("the sink must not be the source", "name another topic for the results", at=("sink",))
-        for topic, path in self.route_paths():
-            if topic in (self.source, self.sink):
-                which = "source" if topic == self.source else "sink"
-                raise refusal(f"a route must not be the {which}", "name a topic of its own", at=path)
-        if self.dead_letter in (self.source, self.sink, *self.route.topics):
-            raise refusal(
-                "dead letters must not go where records or results go", "name another topic", at=("dead_letter",)
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _check_codec(self) -> Self:
-        if self.codec == "text" and self.text is not None:
-            raise refusal(
-                'text is for JSON, the codec is "text"', 'remove codec, or write codec = "json"', at=("codec",)
-            )
-        if self.codec == "text" and self.passthrough:
-            raise refusal('the codec "text" has no fields to pass through', 'set text = "/…"', at=("passthrough",))
-        if self.codec == "json" and self.text is None:
-            raise refusal(
-                'the codec "json" needs to know which field is the text',
-                'add text = "/body", or text = "" when the value itself is a JSON string',
-                at=("codec",),
-            )
-        return self
-
-    def route_paths(self) -> list[tuple[str, Path]]:
-        """The topics of the routes, each with its path from this table."""
-        routes: list[tuple[str, Path]] = [(t, ("route", "label", label)) for label, t in self.route.label.items()]
-        return routes if self.route.uncertain is None else [(self.route.uncertain, ("route", "uncertain")), *routes]
-
-
-class Settings(_Section):
+class Settings(Table):
     """A worker's settings: the app and its classifiers."""
 
     app: AppSettings = Field(description="The worker.")
