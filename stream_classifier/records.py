@@ -6,11 +6,20 @@ The letter of the records is in docs/reference/records.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["ACCEPTED", "UNCERTAIN", "Header", "LabelScore", "OutputRecord", "Prediction", "SourceRecord"]
+__all__ = [
+    "ACCEPTED",
+    "UNCERTAIN",
+    "Header",
+    "LabelScore",
+    "OutputRecord",
+    "Prediction",
+    "SourceRecord",
+    "result_record",
+]
 
 ACCEPTED = "accepted"
 UNCERTAIN = "uncertain"
@@ -37,13 +46,11 @@ class SourceRecord(Protocol):
     def headers(self) -> Sequence[tuple[str, bytes]]: ...
 
 
-class OutputRecord(NamedTuple):
-    """A record to produce: a result, a routed copy or a dead letter."""
+OutputRecord = tuple["bytes | None", "bytes | None", "int | None", list[Header]]
+"""A record to produce: (key, value, timestamp in ms or None for the current time, headers).
 
-    key: bytes | None
-    value: bytes | None
-    timestamp: int | None
-    headers: list[Header]
+A plain tuple: there is one for every result, and a named one takes 0.3 µs more to make.
+"""
 
 
 class LabelScore(NamedTuple):
@@ -94,3 +101,28 @@ class Prediction:
         if self.truncated:
             result["truncated"] = True
         return result
+
+
+def result_record(
+    prediction: Mapping[str, Any],
+    *,
+    classifier: str,
+    task: str,
+    model: Mapping[str, Any],
+    source: Mapping[str, Any],
+    passthrough: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """A result record, keys in the documented order.
+
+    Args:
+        prediction: as `Prediction.as_dict` gives it.
+        model: `name` and `digest`.
+        source: where the text came from: topic, partition, offset and timestamp, or a line of a file.
+        passthrough: fields of the source; None when none are configured: the record then has no such key.
+    """
+    record: dict[str, Any] = {"classifier": classifier, "task": task, **prediction}
+    if passthrough is not None:
+        record["passthrough"] = passthrough
+    record["model"] = model
+    record["source"] = source
+    return record

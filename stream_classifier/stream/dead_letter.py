@@ -45,13 +45,13 @@ def envelope(record: SourceRecord, error: RecordError, classifiers: Sequence[str
         (ERROR_PREFIX + "exception.message", error.message.encode()),
         (CLASSIFIERS_HEADER, ",".join(classifiers).encode()),
     ]
-    return OutputRecord(record.key, record.value, source_timestamp(record), headers)
+    return record.key, record.value, source_timestamp(record), headers
 
 
 def without_value(letter: OutputRecord) -> OutputRecord:
     """The same dead letter for a topic it is too large for: a null value, its size in a header."""
-    size = len(letter.value or b"")
-    return letter._replace(value=None, headers=[*letter.headers, (VALUE_SIZE_HEADER, str(size).encode())])
+    key, value, timestamp, headers = letter
+    return key, None, timestamp, [*headers, (VALUE_SIZE_HEADER, str(len(value or b"")).encode())]
 
 
 def only_classifiers(record: SourceRecord) -> frozenset[str] | None:

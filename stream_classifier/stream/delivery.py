@@ -234,27 +234,25 @@ class _Sender:
 
     async def _send_alone(self, record: OutputRecord, cause: Exception, base: int) -> None:
         """The one record that is refused: mended where that is possible, else refused for good."""
-        if isinstance(cause, kafka.InvalidTimestampError) and record.timestamp is not None:
+        _, value, timestamp, headers = record
+        restamped = any(name == TIMESTAMP_HEADER for name, _ in headers)
+        if isinstance(cause, kafka.InvalidTimestampError) and timestamp is not None and not restamped:
             await self.send([_restamp(record)], base)
-        elif isinstance(cause, BATCH_TOO_LARGE) and self._dead_letters and record.value is not None:
+        elif isinstance(cause, BATCH_TOO_LARGE) and self._dead_letters and value is not None:
             await self.send([without_value(record)], base)
         else:
-            size = len(record.value or b"")
-            self._refuse(
-                base,
-                RecordError(
-                    "deliver", type(cause).__name__, f"{self._topic} refuses a record of {size} bytes: {cause!r}"
-                ),
-            )
+            message = f"{self._topic} refuses a record of {len(value or b'')} bytes: {cause!r}"
+            self._refuse(base, RecordError("deliver", type(cause).__name__, message))
 
 
 def _restamp(record: OutputRecord) -> OutputRecord:
     """The record with the current time; its own timestamp in a header."""
-    header = (TIMESTAMP_HEADER, str(record.timestamp).encode())
-    return record._replace(timestamp=int(time.time() * 1000), headers=[*record.headers, header])
+    key, value, timestamp, headers = record
+    return key, value, int(time.time() * 1000), [*headers, (TIMESTAMP_HEADER, str(timestamp).encode())]
 
 
 def _restamp_future(record: OutputRecord) -> OutputRecord:
-    if record.timestamp is not None and record.timestamp > time.time() * 1000 + _TIMESTAMP_AFTER_MAX_MS:
+    timestamp = record[2]
+    if timestamp is not None and timestamp > time.time() * 1000 + _TIMESTAMP_AFTER_MAX_MS:
         return _restamp(record)
     return record

@@ -5,18 +5,20 @@ Runs off the event loop, once a batch. The letter of the records is in docs/refe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
 
-import orjson
+import numpy as np
 
+from stream_classifier.codecs import Codec
 from stream_classifier.errors import RecordError
-from stream_classifier.model.decision import Predictions
-from stream_classifier.records import ACCEPTED, Header, OutputRecord, SourceRecord
+from stream_classifier.model.predictions import Predictions
+from stream_classifier.records import Header, OutputRecord, SourceRecord, result_record
 from stream_classifier.stream.dead_letter import envelope, source_timestamp
 from stream_classifier.stream.delivery import Placement, Shipment
+from stream_classifier.stream.json_results import write_results
 
 __all__ = ["Failures", "Route", "dead_letters", "results"]
 
@@ -35,7 +37,7 @@ class Route:
         labels: label → topic of copies of results with that label.
         dead_letter: the topic of records without a result.
         passthrough: whether results carry a "passthrough" object.
-        encode: a result to bytes (the codec's).
+        codec: writes the results.
     """
 
     classifier: str
@@ -43,7 +45,7 @@ class Route:
     model: Mapping[str, Any]
     sink: str
     dead_letter: str
-    encode: Callable[[Mapping[str, Any]], bytes]
+    codec: Codec
     uncertain: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     passthrough: bool = False
@@ -60,27 +62,31 @@ def results(
     sources: list[SourceRecord],
     predictions: Predictions,
     passthrough: Sequence[Mapping[str, Any]] | None,
-) -> list[Shipment]:
+) -> tuple[list[Shipment], dict[int, RecordError]]:
     """Shipments of one classifier's results and their routed copies.
 
     Args:
         sources: the records that have a prediction, all of one partition, in order.
         predictions: one for each source.
         passthrough: one object for each source, or None.
+
+    Returns:
+        The shipments, and row → error of results that the codec could not write; those rows are in no shipment.
     """
-    records = _encode(route, sources, predictions, passthrough)
+    values, failed = _encode(route, sources, predictions, passthrough)
+    timestamps = [source_timestamp(source) for source in sources]
+    headers = [list(source.headers) if source.headers else _NO_HEADERS for source in sources]
+    records: list[OutputRecord] = list(zip([source.key for source in sources], values, timestamps, headers, strict=True))
+    if failed:
+        kept = [row for row in range(len(sources)) if row not in failed]
+        sources, records = [sources[row] for row in kept], [records[row] for row in kept]
+        predictions = predictions.take(kept)
+    if not sources:
+        return [], failed
     shipments = _place(route, placement, route.sink, sources, records)
-    if route.uncertain is not None or route.labels:
-        copies: dict[str, list[int]] = {}
-        for row, prediction in enumerate(predictions.as_dicts()):
-            if route.uncertain is not None and prediction["decision"] != ACCEPTED:
-                copies.setdefault(route.uncertain, []).append(row)
-            topic = route.labels.get(prediction["label"])
-            if topic is not None:
-                copies.setdefault(topic, []).append(row)
-        for topic, rows in copies.items():
-            shipments += _place(route, placement, topic, [sources[i] for i in rows], [records[i] for i in rows])
-    return shipments
+    for topic, rows in _copies(route, predictions).items():
+        shipments += _place(route, placement, topic, [sources[i] for i in rows], [records[i] for i in rows])
+    return shipments, failed
 
 
 def _encode(
@@ -88,22 +94,55 @@ def _encode(
     sources: list[SourceRecord],
     predictions: Predictions,
     passthrough: Sequence[Mapping[str, Any]] | None,
-) -> list[OutputRecord]:
-    encode = route.encode
-    head = {"classifier": route.classifier, "task": route.task}
-    model = orjson.Fragment(orjson.dumps(route.model))
+) -> tuple[list[bytes], dict[int, RecordError]]:
+    """The results' values; b"" where the codec could not write one."""
     topic, partition = sources[0].topic, sources[0].partition
-    records = []
+    if route.codec.writes_json:
+        values = write_results(
+            predictions,
+            classifier=route.classifier,
+            task=route.task,
+            model=route.model,
+            topic=topic,
+            partition=partition,
+            offsets_N=[source.offset for source in sources],
+            timestamps_N=[source_timestamp(source) for source in sources],
+            passthrough_N=passthrough,
+        )
+        return values, {}
+    values, failed = [], {}
     for row, (source, prediction) in enumerate(zip(sources, predictions.as_dicts(), strict=True)):
-        result = {**head, **prediction}
-        if passthrough is not None:
-            result["passthrough"] = passthrough[row]
-        result["model"] = model
-        timestamp = source_timestamp(source)
-        result["source"] = {"topic": topic, "partition": partition, "offset": source.offset, "timestamp": timestamp}
-        headers = list(source.headers) if source.headers else _NO_HEADERS
-        records.append(OutputRecord(source.key, encode(result), timestamp, headers))
-    return records
+        result = result_record(
+            prediction,
+            classifier=route.classifier,
+            task=route.task,
+            model=route.model,
+            source={
+                "topic": topic,
+                "partition": partition,
+                "offset": source.offset,
+                "timestamp": source_timestamp(source),
+            },
+            passthrough=None if passthrough is None else passthrough[row],
+        )
+        try:
+            values.append(route.codec.encode(result))
+        except RecordError as error:
+            failed[row] = error
+            values.append(b"")
+    return values, failed
+
+
+def _copies(route: Route, predictions: Predictions) -> dict[str, list[int]]:
+    """Route topic → the rows that get a copy there, in order."""
+    copies: dict[str, list[int]] = {}
+    if route.uncertain is not None:
+        copies[route.uncertain] = np.flatnonzero(~predictions.accepted_N).tolist()
+    for label, topic in route.labels.items():
+        if label in predictions.labels:
+            labelled = np.flatnonzero(predictions.label_indices_N == predictions.labels.index(label)).tolist()
+            copies[topic] = sorted({*copies.get(topic, ()), *labelled})
+    return {topic: rows for topic, rows in copies.items() if rows}
 
 
 @dataclass

@@ -212,7 +212,13 @@ class Pipeline:
             passthrough = None if passthrough is None else [passthrough[text] for text in kept]
         mine = sources if len(rows) == len(sources) else [sources[row] for row in rows]
         if mine:
-            outputs.shipments += results(route, self._placement, mine, predictions, passthrough)
+            shipments, unwritten = results(route, self._placement, mine, predictions, passthrough)
+            outputs.shipments += shipments
+            for index, error in unwritten.items():
+                failures.add(rows[index], error, route)
+            if unwritten:
+                kept = [index for index in range(len(mine)) if index not in unwritten]
+                mine, predictions = [mine[index] for index in kept], predictions.take(kept)
             num_tokens = 0 if tokens is None else len(tokens.input_ids_T)
             outputs.report.branches.append(BranchReport(route.classifier, mine, predictions, num_tokens))
 
