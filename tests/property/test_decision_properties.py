@@ -17,7 +17,7 @@ probability = st.one_of(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), st.floats(
 
 @st.composite
 def deciders(draw) -> tuple[Decider, dict]:
-    num_labels = draw(st.integers(2, 30))
+    num_labels = draw(st.just(2) | st.integers(3, 30))
     labels = [f"l{i}" for i in range(num_labels)]
     problem_type = draw(st.sampled_from([SINGLE_LABEL, MULTI_LABEL]))
     task = draw(st.sampled_from(["free", "intent", "sentiment"]))

@@ -34,6 +34,11 @@ class TestLabel:
         assert prediction.label == "card_blocked"
         assert [label for label, _ in prediction.scores] == ["card_blocked", "balance", "card_lost"]
 
+    def test_ties_go_to_the_lower_index_with_two_labels(self):
+        prediction = decide([0.5, 0.5], ("b", "a"))
+        assert prediction.label == "b"
+        assert [label for label, _ in prediction.scores] == ["b", "a"]
+
     @pytest.mark.parametrize(
         ("spam", "label", "score"), [(0.2, "ham", 0.8), (0.3, "spam", 0.3), (0.31, "spam", 0.31), (0.9, "spam", 0.9)]
     )

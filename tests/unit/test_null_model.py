@@ -10,6 +10,7 @@ import pytest
 from stream_classifier.errors import ConfigError
 from stream_classifier.model.backends import null
 from stream_classifier.model.backends.null import NullModel
+from stream_classifier.model.protocols import ProbabilityModel
 
 TEXTS = ["", "a text", "zażółć gęślą jaźń", "\x00", "emoji 🎉", "x" * 100_000, *map(str, range(200))]
 
@@ -33,6 +34,10 @@ def test_at_a_tie_the_label_of_the_hash_wins(monkeypatch, hash_):
     (row,) = NullModel().probabilities(["any"])
     assert row[hash_ % 2] == 0.5
     assert row[1 - hash_ % 2] == np.nextafter(0.5, 0)
+
+
+def test_it_is_a_probability_model():
+    assert isinstance(NullModel(), ProbabilityModel)
 
 
 def test_the_defaults_are_even_and_odd():
