@@ -1,0 +1,116 @@
+"""The write side of the model directory: from files that save_pretrained wrote to a directory that loads verified.
+
+Used by `training` and by tests. Everything is written in a directory aside, then renamed over the target, so that a
+reader finds the old model or the new one, never half of one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from stream_classifier.errors import ConfigError
+from stream_classifier.model.classifier import Classifier
+from stream_classifier.model.directory import CONFIG_NAME, file_sha256, files_read
+from stream_classifier.model.golden import GOLDEN_NAME, write_golden
+from stream_classifier.model.manifest import MANIFEST_NAME, SCHEMA, manifest_digest, parse_manifest
+from stream_classifier.model.tokenization import without_surrogates
+
+__all__ = ["finish_directory", "replace_directory", "write_manifest"]
+
+_PACKAGES = ("stream-classifier", "torch", "transformers", "tokenizers")
+
+
+def finish_directory(directory: Path, content: Mapping[str, Any], *, golden_texts: Sequence[str] = ()) -> str:
+    """Completes a directory that holds the model and its fast tokenizer: golden.jsonl, classifier.json.
+
+    Blocks: it loads the model once to answer the golden texts in float32 on the CPU, and once more to check all.
+
+    Args:
+        directory: not in use by a reader; see `replace_directory`.
+        content: classifier.json without `schema` and `files`, which are filled in; `versions` gets the libraries'.
+        golden_texts: a few dozen texts; none: no golden.jsonl, and one that is there stays as it is.
+
+    Returns:
+        The digest, "sha256:…".
+
+    Raises:
+        ModelDirectoryError: the directory does not load, with the file and the fix.
+    """
+    digest = write_manifest(directory, content)
+    if golden_texts:
+        texts = [without_surrogates(text) for text in golden_texts]
+        (directory / GOLDEN_NAME).unlink(missing_ok=True)
+        write_manifest(directory, content)
+        classifier = Classifier.load(directory, device="cpu", dtype="float32")
+        logits_NL = classifier.logits(texts)
+        write_golden(directory / GOLDEN_NAME, texts, logits_NL, classifier.decide(logits_NL).probabilities_NL)
+        digest = write_manifest(directory, content)
+    Classifier.load(directory, device="cpu", dtype="float32")
+    return digest
+
+
+def write_manifest(directory: Path, content: Mapping[str, Any]) -> str:
+    """Writes classifier.json with the SHA-256 of the files as they are now, and returns the digest.
+
+    `content` as for `finish_directory`. Other steps that change a directory (thresholds, calibration) call this alone.
+
+    Raises:
+        ModelDirectoryError: a content that could not be read back.
+    """
+    path = directory / MANIFEST_NAME
+    own = {package: version(package) for package in _PACKAGES}
+    filled = {
+        **content,
+        "schema": SCHEMA,
+        "versions": {**content.get("versions", {}), **own},
+        "files": {name: file_sha256(directory / name) for name in files_read(directory)},
+    }
+    parse_manifest(filled, path)
+    aside = path.with_name(MANIFEST_NAME + ".new")
+    aside.write_text(json.dumps(filled, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+    aside.replace(path)
+    return manifest_digest(filled)
+
+
+def replace_directory(aside: Path, target: Path) -> None:
+    """Puts a finished directory where a model directory was, or nothing. `aside` must be on the same file system.
+
+    All files are on the disk before the first rename. Should the process be killed between the two renames that replace
+    an old model, that model is still there, as `target` with the suffix ".old".
+
+    Raises:
+        ConfigError: the target is something else than a model directory: it is not touched.
+    """
+    if target.exists() and not (target / CONFIG_NAME).is_file() and (not target.is_dir() or any(target.iterdir())):
+        raise ConfigError(f"{target} is there and is no model directory; give another one, or move it away")
+    for path in [*aside.rglob("*"), aside]:
+        _sync(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    old = target.with_name(target.name + ".old")
+    if target.exists():
+        _remove(old)
+        target.rename(old)
+    aside.rename(target)
+    _sync(target.parent)
+    _remove(old)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)

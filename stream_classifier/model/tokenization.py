@@ -1,0 +1,79 @@
+"""Text to ragged token ids, with the directory's own fast tokenizer and no padding.
+
+tokenizer.json is used directly: no Python per token, no work per text beyond copying its ids. Normalizer, pre-tokenizer
+and post-processor (the special tokens) are those of the file, the same that training used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from stream_classifier.errors import ModelDirectoryError
+from stream_classifier.model.protocols import TokenBatch
+
+__all__ = ["TextTokenizer", "without_surrogates"]
+
+
+class TextTokenizer:
+    """Tokenizes texts for one model.
+
+    Thread-safe: nothing is changed after construction. Whether one call uses several cores is tokenizers' own setting
+    (TOKENIZERS_PARALLELISM), left to the user.
+
+    Args:
+        path: a tokenizer.json.
+        max_length: tokens kept of a text, special tokens included; the rest is cut off.
+        vocab_size: rows of the model's embedding; None: unknown, not checked.
+
+    Raises:
+        ModelDirectoryError: no fast tokenizer, or one with more tokens than the model has embeddings.
+    """
+
+    def __init__(self, path: Path, *, max_length: int, vocab_size: int | None = None) -> None:
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises no narrower one, whatever is wrong with the file
+            raise ModelDirectoryError(path, f"it is no tokenizer ({error})", "save a fast tokenizer there") from error
+        # A file saved after training holds the padding and truncation of the last call: neither may act here.
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        # Two files that differ only in those are the same tokenizer.
+        content = json.loads(self._tokenizer.to_str())
+        self.fingerprint = hashlib.sha256(json.dumps([content, max_length], sort_keys=True).encode()).hexdigest()
+        self._tokenizer.enable_truncation(max_length)
+        self.max_length = max_length
+        largest_id = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+        if vocab_size is not None and largest_id >= vocab_size:
+            problem = f"it makes token ids up to {largest_id}, the model has {vocab_size} embeddings"
+            raise ModelDirectoryError(path, problem, "save the tokenizer that the model was trained with")
+
+    def encode(self, texts: Sequence[str]) -> TokenBatch:
+        """The token ids of `texts`; an empty text is its special tokens.
+
+        Lone surrogates, which a Python string can hold and UTF-8 cannot, become U+FFFD.
+        """
+        try:
+            encodings = self._tokenizer.encode_batch_fast(texts if isinstance(texts, list) else list(texts))
+        except (TypeError, UnicodeEncodeError):
+            encodings = self._tokenizer.encode_batch_fast([without_surrogates(text) for text in texts])
+        ids = [encoding.ids for encoding in encodings]
+        offsets = np.zeros(len(ids) + 1, dtype=np.int32)
+        lengths = np.fromiter(map(len, ids), dtype=np.int32, count=len(ids))
+        np.cumsum(lengths, out=offsets[1:])
+        flat = np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=int(offsets[-1]))
+        truncated = lengths >= self.max_length
+        for i in np.flatnonzero(truncated):  # a text of just max_length tokens is whole
+            truncated[i] = bool(encodings[i].overflowing)
+        return TokenBatch(flat, offsets, truncated)
+
+
+def without_surrogates(text: str) -> str:
+    """The text with lone surrogates replaced by U+FFFD and surrogate pairs joined: always encodable as UTF-8."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
