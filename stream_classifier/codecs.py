@@ -54,6 +54,9 @@ class Decoded:
 class Codec(Protocol):
     """Bytes to records and back. Called from several threads: it keeps no state between calls."""
 
+    writes_json: bool
+    """Whether `encode` writes a result as plain JSON: a batch is then written at once, without it."""
+
     def decode(self, values: Sequence[bytes | None]) -> Decoded:
         """The texts of a batch; never raises for what a value holds."""
 
@@ -171,6 +174,8 @@ class TextCodec:
                 errors.append((row, error))
         return Decoded(texts, rows, errors)
 
+    writes_json = True
+
     def encode(self, result: Mapping[str, Any]) -> bytes:
         """The result as JSON."""
         return _encode(result)
@@ -228,6 +233,8 @@ class JsonCodec:
                 texts.append(text)
                 rows.append(row)
         return Decoded(texts, rows if errors else range(len(values)), errors, passthrough)
+
+    writes_json = True
 
     def encode(self, result: Mapping[str, Any]) -> bytes:
         """The result as JSON."""

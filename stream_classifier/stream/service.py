@@ -330,7 +330,15 @@ class _Sourced:
     @property
     def codec(self) -> codecs.Codec:
         settings = self.settings
-        return codecs.create(settings.codec, text=settings.text, passthrough=settings.passthrough)
+        return codecs.create(
+            settings.codec, text=settings.text, separator=self.separator, passthrough=settings.passthrough
+        )
+
+    @property
+    def separator(self) -> str:
+        """What the model was trained with between the parts of a text."""
+        text_join = self.loaded.classifier.text_join
+        return "\n" if text_join is None else text_join
 
     @property
     def route(self) -> Route:
@@ -353,7 +361,8 @@ def _readings(sourced: Sequence[_Sourced]) -> list[Reading]:
     groups: dict[tuple[Any, ...], list[_Sourced]] = {}
     for item in sourced:
         settings = item.settings
-        groups.setdefault((settings.codec, settings.text, tuple(sorted(settings.passthrough.items()))), []).append(item)
+        key = (settings.codec, settings.text, item.separator, tuple(sorted(settings.passthrough.items())))
+        groups.setdefault(key, []).append(item)
     return [
         Reading(group[0].codec, tuple(Branch(x.route, x.loaded.classifier, x.loaded.batcher) for x in group))
         for group in groups.values()

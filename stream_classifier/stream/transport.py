@@ -51,7 +51,7 @@ class Intake:
     """
 
     topics: set[str] = field(default_factory=set)
-    max_batch_records: int = 500
+    max_batch_records: int = 1000
     budget: Budget = field(default_factory=lambda: Budget(20_000, 64 << 20))
     drain_timeout_s: float = 8.0
     on_skipped: Callable[[str, int], None] | None = None
