@@ -37,7 +37,7 @@ async def answer_texts(
     failed: dict[int, RecordError] = {}
     if classifier.tokenizer_key is None:
         work: Any = TextList(texts)
-        truncated = None
+        truncated = classifier.overlong(texts)
     else:
         loop = asyncio.get_running_loop()
         work, failed = await loop.run_in_executor(text_thread, encode_each, classifier.encode, list(texts))
@@ -45,7 +45,7 @@ async def answer_texts(
     answer = await batcher.answer(work)
     failed = {**answer.failures, **failed}
     good = [row for row in range(len(texts)) if row not in failed]
-    predictions = classifier.decide(answer.scores_NL[good], None if truncated is None else truncated[good])
+    predictions = classifier.decide(answer.scores_NL[good], truncated[good])
     answered: list[Prediction | RecordError] = [failed.get(row, _UNANSWERED) for row in range(len(texts))]
     for row, prediction in zip(good, predictions, strict=True):
         answered[row] = prediction

@@ -26,7 +26,7 @@ from stream_classifier.stream.batcher import Batcher, TextList
 from stream_classifier.stream.dead_letter import only_classifiers
 from stream_classifier.stream.delivery import Delivery, Placement, Shipment
 from stream_classifier.stream.lanes import Lane
-from stream_classifier.stream.outputs import Failures, Route, dead_letters, results
+from stream_classifier.stream.outputs import Route, dead_letters, results
 from stream_classifier.stream.recovery import Answer, encode_each
 from stream_classifier.stream.reporting import BatchReport, BranchReport, report_delivery
 from stream_classifier.stream.transport import RecordBatch
@@ -194,7 +194,8 @@ class Pipeline:
             if row not in not_mine:
                 failures.add(row, error, route)
         tokens = read.tokens.get(branch.classifier.tokenizer_key or "")
-        predictions = branch.classifier.decide(answer.scores_NL, None if tokens is None else tokens.truncated_N)
+        truncated_N = branch.classifier.overlong(decoded.texts) if tokens is None else tokens.truncated_N
+        predictions = branch.classifier.decide(answer.scores_NL, truncated_N)
         failed = {
             **_invalid(predictions),
             **answer.failures,
