@@ -25,6 +25,7 @@ Path = tuple[str | int, ...]
 """A setting's place in the tree: ("classifier", 0, "threshold")."""
 
 _MAX_SHOWN_CHARS = 80
+_MAX_SHOWN_ITEMS = 8
 _SECRET_KEYS = {"token", "password"}
 _CREDENTIALS = re.compile(r"//[^/\s]*@")
 
@@ -118,26 +119,30 @@ def key_text(path: Path, tree: Mapping[str, Any]) -> str:
     return ".".join(parts)
 
 
-def shown(value: object) -> str:
-    """A value as TOML writes it, in one line, cut after 80 characters; credentials in an address are masked."""
+def shown(value: object, *, whole: bool = False) -> str:
+    """A value as TOML writes it, in one line; cut after 80 characters unless `whole`. Credentials in it are masked."""
+    text = _as_toml(value, 1_000_000 if whole else _MAX_SHOWN_ITEMS)
+    text = text if text.isprintable() else json.dumps(text)
+    return text if whole or len(text) <= _MAX_SHOWN_CHARS else text[: _MAX_SHOWN_CHARS - 1] + "…"
+
+
+def _as_toml(value: object, max_items: int) -> str:
     if isinstance(value, str):
         masked = _CREDENTIALS.sub("//***@", value)
-        text = json.dumps(masked, ensure_ascii=not masked.isprintable())
-    elif isinstance(value, bool):
-        text = "true" if value else "false"
-    elif isinstance(value, int) and value.bit_length() > 256:
-        text = f"a number of {value.bit_length()} bits"  # Python refuses to write very long ones in decimal
-    elif isinstance(value, float):
-        text = f"{value:g}" if float(f"{value:g}") == value else repr(value)
-    elif isinstance(value, Mapping):
-        text = "{ " + ", ".join(f"{key} = {_masked(key, item)}" for key, item in list(value.items())[:8]) + " }"
-        text = "{}" if not value else text
-    elif isinstance(value, (list, tuple)):
-        text = "[" + ", ".join(shown(item) for item in value[:8]) + ("]" if len(value) <= 8 else ", …]")
-    else:
-        text = repr(value)
-    text = text if text.isprintable() else json.dumps(text)
-    return text if len(text) <= _MAX_SHOWN_CHARS else text[: _MAX_SHOWN_CHARS - 1] + "…"
+        return json.dumps(masked, ensure_ascii=not masked.isprintable())
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"a number of {value.bit_length()} bits"  # Python refuses to write very long ones in decimal
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    if isinstance(value, Mapping):
+        items = [f"{key} = {_masked(key, item, max_items)}" for key, item in list(value.items())[:max_items]]
+        return "{ " + ", ".join(items) + " }" if items else "{}"
+    if isinstance(value, (list, tuple)):
+        items = [_as_toml(item, max_items) for item in value[:max_items]]
+        return "[" + ", ".join(items) + ("]" if len(value) <= max_items else ", …]")
+    return repr(value)
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
@@ -214,8 +219,8 @@ _TYPES = {
 }  # fmt: skip
 
 
-def _masked(key: object, value: object) -> str:
-    return "***" if key in _SECRET_KEYS else shown(value)
+def _masked(key: object, value: object, max_items: int) -> str:
+    return "***" if key in _SECRET_KEYS else _as_toml(value, max_items)
 
 
 def _known_key_fix(path: Path, root: schema.Node) -> str:

@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from pathlib import Path as FilePath
 from typing import Any, NoReturn
 
@@ -300,7 +301,7 @@ def _find_models(sources: Sources) -> None:
             continue
         home = os.path.expanduser("~") if model.startswith("~/") else ""
         found = os.path.join(sources.directory, home + model[1:] if home else model)
-        if os.path.isdir(found):
+        if os.path.isdir(found) and not entry_points(group="stream_classifier.models", name=model):
             table["model"] = os.path.abspath(found)
         elif _PATH_MODEL.match(model):  # a Hub name has one slash at most, and none in front
             fix = "check the path, relative to the settings file"
