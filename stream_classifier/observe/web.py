@@ -35,8 +35,8 @@ class WebApp(Protocol):
     """What is used of a `faust.App`."""
 
     @property
-    def web(self) -> Any:
-        """The aiohttp driver, faust.web.drivers.aiohttp.Web; an object Faust itself types by its base class only."""
+    def on_webserver_init(self) -> Callable[[Any], None]:
+        """The hook that Faust calls with its aiohttp driver before the server starts."""
 
     @property
     def page(self) -> Callable[..., Callable[[Any], Any]]:
@@ -56,41 +56,50 @@ def mount(app: WebApp, metrics: Metrics, health: Health, *, token: str | None = 
     Raises:
         ConfigError: the token is empty or blank; when the server starts: the registry to join has our names already.
     """
-    if token is not None:
-        if not token or token != token.strip():
-            raise ConfigError(
-                "web.token is empty or has blanks around it, which no header carries; "
-                "give the token alone, or leave the key out"
-            )
-        # Here, not at the start: a page the user's own code serves before ours must not be open either.
-        app.web.web_app.middlewares.append(_bearer(token))
-    app.web.blueprints.add("", _Pages(metrics, health))
+    if token is not None and (not token or token != token.strip()):
+        raise ConfigError(
+            "web.token is empty or has blanks around it, which no header carries; "
+            "give the token alone, or leave the key out"
+        )
+    pages = _Pages(app, metrics, health, token)
+    inner = app.on_webserver_init
+
+    def on_webserver_init(web: Any) -> None:
+        inner(web)
+        pages.add_to(web)
+
+    # Not through app.web: making it reads the settings, so from inside Faust's configuration signals it would give us
+    # a second Web that the one being made replaces, with our pages and the token's guard.
+    setattr(app, "on_webserver_init", on_webserver_init)  # noqa: B010 - Faust declares a method, to be overridden
 
 
 class _Pages:
-    """The pages, in the shape of a faust.web.Blueprint: Faust calls `register` when the web server starts."""
+    """The pages of one app."""
 
-    name = "stream_classifier"
-
-    def __init__(self, metrics: Metrics, health: Health) -> None:
+    def __init__(self, app: WebApp, metrics: Metrics, health: Health, token: str | None) -> None:
+        self._app = app
         self._metrics = metrics
         self._health = health
+        self._token = token
+        self._added = False
 
-    def register(self, app: WebApp, *, url_prefix: str | None = None) -> None:
-        """Add the pages whose paths are free."""
-        taken = {resource.canonical for resource in app.web.web_app.router.resources()}
+    def add_to(self, web: Any) -> None:
+        """Add the guard, and the pages whose paths are free. Once: a restarted server keeps its routes."""
+        if self._added:
+            return
+        self._added = True
+        if self._token is not None:
+            web.web_app.middlewares.append(_bearer(self._token))
+        taken = {resource.canonical for resource in web.web_app.router.resources()}
         if METRICS in taken:
-            self._join(app.web.views)
+            self._join(web.views)
         else:
-            app.page(METRICS, name="stream_classifier.metrics")(self._metrics_page())
+            self._app.page(METRICS, name="stream_classifier.metrics")(self._metrics_page())
         for path, answer in ((LIVEZ, self._health.livez), (READYZ, self._health.readyz)):
             if path in taken:
                 logger.warning("the app has a page %s of its own: it stays, and the classifier's is not served", path)
             else:
-                app.page(path, name=f"stream_classifier.{path[1:]}")(_health_page(answer))
-
-    def init_webserver(self, web: object) -> None:
-        """Nothing more to do."""
+                self._app.page(path, name=f"stream_classifier.{path[1:]}")(_health_page(answer))
 
     def _join(self, views: Mapping[str, Any]) -> None:
         view = views.get(METRICS)  # None: a route added to aiohttp directly

@@ -34,8 +34,16 @@ def free_port() -> int:
 class Site:
     """A Faust app with the three pages mounted, its web server not started yet."""
 
-    def __init__(self, datadir: Path, *, token: str | None = None, mounted: bool = True, **settings: Any) -> None:
-        self.app = faust.App(
+    def __init__(
+        self,
+        datadir: Path,
+        *,
+        token: str | None = None,
+        mounted: bool = True,
+        app_class: type[faust.App] = faust.App,
+        **settings: Any,
+    ) -> None:
+        self.app = app_class(
             "x",
             broker="kafka://127.0.0.1:1",
             web_enabled=True,
@@ -121,6 +129,35 @@ async def test_pages_work_with_the_web_server_in_its_own_thread(tmp_path: Path) 
             except aiohttp.ClientConnectorError:
                 await asyncio.sleep(0.02)
         assert (await get("/livez"))[0] == 200
+
+
+async def test_pages_and_guard_hold_when_mounted_while_faust_is_being_configured(tmp_path: Path) -> None:
+    """As the plugin does it; a page of the user's is then the first to ask for `app.web`, which reads the settings."""
+    site = Site(tmp_path, mounted=False)
+    site.app.on_after_configured.connect(lambda *_, **__: site.mount(token="s3cret"), weak=False)
+
+    @site.app.page("/own")
+    async def own(view: Any, request: Any) -> Any:
+        return view.text("private")
+
+    async with site.serving() as get:
+        assert (await get("/livez"))[0] == 200
+        for path in ("/own", "/metrics"):
+            assert (await get(path))[0] == 401
+            assert (await get(path, Authorization="Bearer s3cret"))[0] == 200
+
+
+async def test_hook_of_the_app_s_own_is_still_called(tmp_path: Path) -> None:
+    called = []
+
+    class App(faust.App):
+        def on_webserver_init(self, web: Any) -> None:
+            called.append(web)
+
+    site = Site(tmp_path, app_class=App)
+    async with site.serving() as get:
+        assert (await get("/livez"))[0] == 200
+    assert called == [site.app.web]
 
 
 async def test_token_guards_every_page_but_the_health_pages(tmp_path: Path) -> None:

@@ -70,6 +70,15 @@ def test_work_arriving_after_an_idle_hour_gets_the_whole_timeout(worker: Worker)
     assert [worker.livez_after(10), worker.livez_after(59), worker.livez_after(1)] == [200, 200, 503]
 
 
+def test_work_given_up_without_delivery_is_not_held_against_the_next(worker: Worker) -> None:
+    worker.pending = True
+    worker.livez_after(0)
+    worker.pending = False  # a rebalance took it away
+    worker.livez_after(10)
+    worker.pending = True
+    assert [worker.livez_after(1000), worker.livez_after(59), worker.livez_after(1)] == [200, 200, 503]
+
+
 def test_rare_probes_do_not_add_up_two_separate_pieces_of_work(worker: Worker) -> None:
     worker.pending = True
     assert worker.livez_after(0) == 200

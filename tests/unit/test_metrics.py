@@ -2,8 +2,9 @@
 
 import json
 import math
+import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pytest
@@ -274,10 +275,11 @@ def test_decode_failures_have_the_empty_classifier() -> None:
     assert metrics.snapshot()["classifiers"] == {}
 
 
-def test_batch_of_a_model_without_tokens_counts_records_alone() -> None:
+def test_batch_without_tokens_has_no_padding_ratio() -> None:
     metrics = Metrics()
     metrics.batch("c", 12)
-    assert {name.rsplit("_", 1)[0] for name, labels in exposed(metrics) if labels} == {"batch_records"}
+    metrics.batch("c", 0, 0, 0)
+    assert {name.rsplit("_", 1)[0] for name, labels in exposed(metrics) if labels} == {"batch_records", "batch_tokens"}
 
 
 def test_new_model_takes_the_place_of_the_old_one() -> None:
@@ -359,17 +361,28 @@ def test_registry_of_a_handler_is_the_one_it_closes_over_else_the_default() -> N
     assert registry_of(None) is REGISTRY
 
 
+@pytest.fixture
+def frequent_switches() -> Iterator[None]:
+    """Threads change at almost every bytecode: a missing lock shows."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("frequent_switches")
 def test_threads_that_count_and_scrape_at_once_lose_nothing() -> None:
     metrics = Metrics()
-    labels, rounds, num_threads = ("a", "b"), 200, 4
-    indices, accepted, scores = np.array([0, 1] * 8), np.array([True] * 16), np.full(16, 0.7)
+    labels, rounds, num_threads = ("a", "b"), 100, 4
+    indices, accepted, scores = np.array([0, 1] * 8), np.array([True] * 16), np.full(16, 0.75)
 
     def count() -> None:
         for _ in range(rounds):
-            metrics.records("c", "accepted", 16)
             metrics.labels("c", indices, accepted, labels, scores)
-            metrics.latencies("c", scores)
-            metrics.stage("c", "infer", 0.1)
+            for _ in range(100):
+                metrics.latencies("c", scores[:2])
+                metrics.records("c", "accepted")
+                metrics.stage("c", "infer", 0.5)
 
     threads = [threading.Thread(target=count) for _ in range(num_threads)]
     for thread in threads:
@@ -380,11 +393,13 @@ def test_threads_that_count_and_scrape_at_once_lose_nothing() -> None:
     for thread in threads:
         thread.join()
     total = rounds * num_threads
-    assert value(metrics, "records_total", classifier="c", outcome="accepted") == total * 16
+    assert value(metrics, "records_total", classifier="c", outcome="accepted") == total * 100
     assert value(metrics, "labels_total", classifier="c", label="a", decision="accepted") == total * 8
     assert value(metrics, "score_count", classifier="c", label="b") == total * 8
-    assert value(metrics, "record_latency_seconds_count", classifier="c") == total * 16
-    assert value(metrics, "stage_seconds_count", classifier="c", stage="infer") == total
+    assert value(metrics, "record_latency_seconds_count", classifier="c") == total * 200
+    assert value(metrics, "record_latency_seconds_sum", classifier="c") == total * 150
+    assert value(metrics, "stage_seconds_count", classifier="c", stage="infer") == total * 100
+    assert value(metrics, "stage_seconds_sum", classifier="c", stage="infer") == total * 50
 
 
 def test_snapshot_is_plain_numbers_by_classifier_and_in_all() -> None:
@@ -421,9 +436,10 @@ def test_snapshot_is_plain_numbers_by_classifier_and_in_all() -> None:
     }
 
 
-@pytest.mark.parametrize("batch_size", [1, 100, 4096, 10_000])
+@pytest.mark.parametrize("batch_size", [1, 100, 3000, 4096, 10_000])
 def test_snapshot_latency_is_of_the_most_recent_records(batch_size: int) -> None:
     metrics = Metrics()
     for start in range(0, 20_000, batch_size):
         metrics.latencies("c", np.arange(start, min(start + batch_size, 20_000), dtype=float))
-    assert metrics.snapshot()["latency_s"]["p50"] == pytest.approx(20_000 - 2048.5)
+    p50, p99 = np.quantile(np.arange(20_000 - 4096, 20_000), (0.5, 0.99)).tolist()
+    assert metrics.snapshot()["latency_s"] == {"p50": p50, "p99": p99}
