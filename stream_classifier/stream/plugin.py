@@ -184,11 +184,7 @@ class AppClassifiers:
         )
         app.boot_strategy = _Boot(app.boot_strategy, self)
         app.on_partitions_assigned.connect(self._on_assigned, weak=False)
-        self._token = token
-        if app.configured:
-            self._on_configured()
-        else:  # not before: reading app.conf would fix the user's settings too early
-            app.on_after_configured.connect(self._on_configured, weak=False)
+        mount(app, self.metrics, self.service.health, token=token)
 
     @classmethod
     def of(cls, app: faust.App) -> AppClassifiers:
@@ -236,10 +232,9 @@ class AppClassifiers:
                     "sink instead, or leave out source= and sink= and call classify(stream, text=…) inside the agent"
                 )
 
-    def _on_configured(self, *args: Any, **kwargs: Any) -> None:
-        app = self.app
-        app.transport = BatchTransport(app.conf.broker_consumer, app, intake=self.intake)
-        mount(app, self.metrics, self.service.health, token=self._token)
+    def install_transport(self) -> None:
+        """Replace Faust's transport. At the start of the app, because reading app.conf fixes the user's settings."""
+        self.app.transport = BatchTransport(self.app.conf.broker_consumer, self.app, intake=self.intake)
 
     async def _on_assigned(self, *args: Any, **kwargs: Any) -> None:
         self.service.health.assigned()
@@ -273,6 +268,7 @@ class _Boot(BootStrategy):
 
     def server(self) -> Iterable[ServiceT]:
         self._classifiers.check()
+        self._classifiers.install_transport()
         app = self._classifiers.app
         services = list(self._inner.server())
         early = [*app.sensors, *(service for service in services if isinstance(service, Web) or service is app.cache)]
