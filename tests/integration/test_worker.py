@@ -196,10 +196,8 @@ def test_two_workers_share_a_group_one_joins_late_and_one_stops(
     produce(0, 2000)
     classifiers = [null(source, batch={"max_records": 16})]
     first = start_worker(broker, classifiers=classifiers, app={"id": group})
-    first.wait_ready()
     second = start_worker(broker, classifiers=classifiers, app={"id": group})
     produce(2000, 4000)
-    second.wait_ready()
     second.wait_for(lambda: 'lag_records{partition' in second.get("/metrics")[1], 60, "given partitions")
     produce(4000, 5000)
     assert first.stop() == 0

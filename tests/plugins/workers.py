@@ -2,7 +2,6 @@
 
     def test_something(broker, start_worker, unique_name):
         worker = start_worker(broker, classifiers=[{"name": "null", "model": "null", "source": …, "sink": …}])
-        worker.wait_ready()
         …
         assert worker.stop() == 0
 """
@@ -114,7 +113,7 @@ class Worker:
 
 @pytest.fixture
 def start_worker(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
-    """Start workers that end with the test: `start_worker(broker, classifiers=[…], app={…})`."""
+    """Start workers that end with the test, and wait until they are ready unless `ready=False`."""
     workers: list[Worker] = []
 
     def start(
@@ -124,6 +123,7 @@ def start_worker(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
         app: Mapping[str, Any] | None = None,
         web: Mapping[str, Any] | None = None,
         environ: Mapping[str, str] | None = None,
+        ready: bool = True,
     ) -> Worker:
         address = broker if isinstance(broker, str) else f"kafka://{broker.bootstrap}"
         settings = {
@@ -138,8 +138,11 @@ def start_worker(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
             "web": {"port": free_port(), **(web or {})},
             "classifier": list(classifiers),
         }
-        workers.append(Worker(tmp_path / f"worker-{len(workers)}", settings, environ=environ))
-        return workers[-1]
+        worker = Worker(tmp_path / f"worker-{len(workers)}", settings, environ=environ)
+        workers.append(worker)
+        if ready:
+            worker.wait_ready()
+        return worker
 
     yield start
     for worker in workers:
