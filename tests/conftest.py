@@ -15,7 +15,9 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 pytest_plugins = [
-    name for name in ("tests.plugins.models", "tests.plugins.brokers", "tests.plugins.workers") if importlib.util.find_spec(name) is not None
+    name
+    for name in ("tests.plugins.models", "tests.plugins.brokers", "tests.plugins.workers")
+    if importlib.util.find_spec(name) is not None
 ]
 
 _GRACE_S = 2.0  # a thread told to end may need a moment to do so

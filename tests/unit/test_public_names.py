@@ -1,0 +1,46 @@
+"""The public names are a promise: adding or removing one is a decision, and shows up here."""
+
+from __future__ import annotations
+
+import pytest
+
+import stream_classifier
+import training
+
+
+def test_stream_classifier_exports_these_names() -> None:
+    assert stream_classifier.__all__ == [
+        "Classifier",
+        "ConfigError",
+        "DeliveryError",
+        "ModelDirectoryError",
+        "ModelError",
+        "Prediction",
+        "RecordError",
+        "StreamClassifier",
+        "StreamClassifierError",
+        "TextModel",
+        "TransientError",
+    ]
+
+
+@pytest.mark.parametrize("package", [stream_classifier, training])
+def test_exported_names_are_sorted_and_without_repeats(package) -> None:
+    assert package.__all__ == sorted(set(package.__all__))
+
+
+@pytest.mark.parametrize("name", stream_classifier.__all__)
+def test_every_exported_name_can_be_imported_and_says_what_it_is(name: str) -> None:
+    assert getattr(stream_classifier, name).__doc__
+    assert name in dir(stream_classifier)
+
+
+def test_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Clasifier'"):
+        _ = stream_classifier.Clasifier
+
+
+def test_version_is_the_distributions() -> None:
+    from importlib.metadata import version
+
+    assert stream_classifier.__version__ == version("stream-classifier")
