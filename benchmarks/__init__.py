@@ -1,0 +1,1 @@
+"""Benchmarks: ratios against named peers, each run by one command. Not installed; see README.md beside this file."""

@@ -1,0 +1,1 @@
+"""What the project is compared with, written as its own users would write it."""
