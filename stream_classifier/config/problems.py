@@ -26,6 +26,7 @@ Path = tuple[str | int, ...]
 
 _MAX_SHOWN_CHARS = 80
 _MAX_SHOWN_ITEMS = 8
+_MAX_SHOWN_DEPTH = 8
 _SECRET_KEYS = {"token", "password"}
 _CREDENTIALS = re.compile(r"//[^/\s]*@")
 
@@ -108,12 +109,12 @@ def key_text(path: Path, tree: Mapping[str, Any]) -> str:
     parts: list[str] = []
     for position, step in enumerate(path):
         if isinstance(step, str):
-            parts.append(step if re.fullmatch(r"[A-Za-z0-9_-]+", step) else shown(step))
+            parts.append(step if re.fullmatch(r"[A-Za-z0-9_-]{1,80}", step) else shown(step))
             continue
         element = schema.value_at(tree, path[: position + 1])
         name = element.get("name") if isinstance(element, dict) else None
         if isinstance(name, str) and path[:position] == ("classifier",) and path[position + 1 :] != ("name",):
-            parts.append(name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else shown(name))
+            parts.append(name if re.fullmatch(r"[A-Za-z0-9_-]{1,80}", name) else shown(name))
         elif parts:
             parts[-1] += f"[{step}]"
     return ".".join(parts)
@@ -121,12 +122,12 @@ def key_text(path: Path, tree: Mapping[str, Any]) -> str:
 
 def shown(value: object, *, whole: bool = False) -> str:
     """A value as TOML writes it, in one line; cut after 80 characters unless `whole`. Credentials in it are masked."""
-    text = _as_toml(value, 1_000_000 if whole else _MAX_SHOWN_ITEMS)
+    text = _as_toml(value, 1_000_000 if whole else _MAX_SHOWN_ITEMS, _MAX_SHOWN_DEPTH)
     text = text if text.isprintable() else json.dumps(text)
     return text if whole or len(text) <= _MAX_SHOWN_CHARS else text[: _MAX_SHOWN_CHARS - 1] + "…"
 
 
-def _as_toml(value: object, max_items: int) -> str:
+def _as_toml(value: object, max_items: int, max_depth: int) -> str:
     if isinstance(value, str):
         masked = _CREDENTIALS.sub("//***@", value)
         return json.dumps(masked, ensure_ascii=not masked.isprintable())
@@ -136,11 +137,15 @@ def _as_toml(value: object, max_items: int) -> str:
         return f"a number of {value.bit_length()} bits"  # Python refuses to write very long ones in decimal
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    if isinstance(value, (Mapping, list, tuple)) and value and not max_depth:
+        return "…"
     if isinstance(value, Mapping):
-        items = [f"{key} = {_masked(key, item, max_items)}" for key, item in list(value.items())[:max_items]]
+        items = [
+            f"{key} = {_masked(key, item, max_items, max_depth - 1)}" for key, item in list(value.items())[:max_items]
+        ]
         return "{ " + ", ".join(items) + " }" if items else "{}"
     if isinstance(value, (list, tuple)):
-        items = [_as_toml(item, max_items) for item in value[:max_items]]
+        items = [_as_toml(item, max_items, max_depth - 1) for item in value[:max_items]]
         return "[" + ", ".join(items) + ("]" if len(value) <= max_items else ", …]")
     return repr(value)
 
@@ -183,7 +188,7 @@ def _what_and_fix(details: ErrorDetails, path: Path, value: object, root: schema
     if kind == "extra_forbidden":
         return "there is no such key", _known_key_fix(path, root)
     if kind == "missing":
-        return "it is required", _missing_fix(path)
+        return "it is required", _missing_fix(path, root)
     if kind == "literal_error":
         choices = schema.at(root, path).choices
         close = nearest(value, choices) if isinstance(value, str) else None
@@ -219,8 +224,8 @@ _TYPES = {
 }  # fmt: skip
 
 
-def _masked(key: object, value: object, max_items: int) -> str:
-    return "***" if key in _SECRET_KEYS else _as_toml(value, max_items)
+def _masked(key: object, value: object, max_items: int, max_depth: int) -> str:
+    return "***" if key in _SECRET_KEYS else _as_toml(value, max_items, max_depth)
 
 
 def _known_key_fix(path: Path, root: schema.Node) -> str:
@@ -238,11 +243,11 @@ def _unindexed(path: Path) -> Path:
     return tuple(step for step in path if isinstance(step, str)) or ("the top of the file",)
 
 
-def _missing_fix(path: Path) -> str:
+def _missing_fix(path: Path, root: schema.Node) -> str:
     key = path[-1]
     if path == ("classifier",):
         return "add a table [[classifier]] with name, model, source and sink"
-    if len(path) == 1:
+    if schema.at(root, path).keys:
         return f"add a table [{key}]"
     return f"add {key} = {_EXAMPLES.get(str(key), chr(34) + '…' + chr(34))}"
 

@@ -30,6 +30,8 @@ __all__ = ["ENVIRONMENT_PREFIX", "Sources", "read_sources"]
 logger = logging.getLogger(__name__)
 
 ENVIRONMENT_PREFIX = "STREAM_CLASSIFIER__"
+_MAX_STEPS = 8
+_MAX_NAME_CHARS = 80
 _SECRETS: tuple[Path, ...] = (("web", "token"),)
 _PATH_MODEL = re.compile(r"(\.{1,2}|~)?/|.*/.*/")
 
@@ -92,6 +94,7 @@ def _read_file(file: FilePath) -> Sources:
     try:
         text = data.decode("utf-8")
         tree = tomllib.loads(text)
+        lines = key_lines(text)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise refuse("it is not UTF-8", "save the file as UTF-8", line) from error
@@ -101,7 +104,7 @@ def _read_file(file: FilePath) -> Sources:
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; lists in lists without end
         raise refuse(f"it is no settings file ({type(error).__name__})", "remove what is nested or long") from error
     origins: dict[Path, Origin] = {(): Origin("file", str(file))}
-    origins.update({path: Origin("file", f"{file}:{line}") for path, line in key_lines(text).items()})
+    origins.update({path: Origin("file", f"{file}:{line}") for path, line in lines.items()})
     return Sources(file.parent, tree, origins)
 
 
@@ -139,7 +142,7 @@ def _from_environment(environ: Mapping[str, str], sources: Sources, root: schema
     for name in sorted(environ):
         if name.upper().startswith(ENVIRONMENT_PREFIX) and name.startswith("STREAM_CLASSIFIER"):
             path = _environment_path(name, name[len(ENVIRONMENT_PREFIX) :], sources, root)
-            yield _Assignment(path, environ[name], Origin("environment", name))
+            yield _Assignment(path, environ[name], Origin("environment", _readable(name)))
 
 
 def _environment_path(name: str, rest: str, sources: Sources, root: schema.Node) -> Path:
@@ -152,12 +155,12 @@ def _environment_path(name: str, rest: str, sources: Sources, root: schema.Node)
     for part in rest.split("__"):
         node = schema.at(root, path)
         if not part:
-            raise SettingsError([Problem(name, "", None, "it names no setting", _environment_example())])
+            raise SettingsError([Problem(_readable(name), "", None, "it names no setting", _environment_example())])
         if not node.is_map and part.lower() not in node.keys:
             known = [ENVIRONMENT_PREFIX + "__".join(_names(path, sources)) + key.upper() for key in node.keys]
             close = nearest(name, known)
             fix = f"did you mean {close}?" if close else _environment_example()
-            raise SettingsError([Problem(name, "", None, "it names no setting", fix)])
+            raise SettingsError([Problem(_readable(name), "", None, "it names no setting", fix)])
         path = (*path, part if node.is_map else part.lower())
     return path
 
@@ -188,7 +191,9 @@ def _classifier_by_environment_name(name: str, rest: str, sources: Sources) -> t
         return fits[0][0], longest + 2
     what = "no classifier has this name" if not fits else "more than one classifier has this name here"
     known = ", ".join(shown(n) for _, n in names) or "none"
-    raise SettingsError([Problem(name, "", None, what, f"the classifiers are {known}; --set tells them apart")])
+    raise SettingsError(
+        [Problem(_readable(name), "", None, what, f"the classifiers are {known}; --set tells them apart")]
+    )
 
 
 def _classifier_names(sources: Sources) -> list[tuple[int, str]]:
@@ -203,7 +208,7 @@ def _from_override(override: str, sources: Sources) -> _Assignment:
     key = key.strip()
 
     def refuse(what: str, fix: str) -> SettingsError:
-        return SettingsError([Problem(f"--set {key or '…'}", "", None, what, fix)])
+        return SettingsError([Problem(f"--set {_readable(key) or '…'}", "", None, what, fix)])
 
     if not separator:
         raise refuse("there is no '='", "write --set app.broker=kafka://localhost:9092")
@@ -215,6 +220,8 @@ def _from_override(override: str, sources: Sources) -> _Assignment:
     while isinstance(nested, dict) and len(nested) == 1:
         (step, nested), *_ = nested.items()
         path = (*path, step)
+    if len(path) > _MAX_STEPS:
+        raise refuse(f"the key has {len(path)} parts", "write app.id, or classifier.intent.threshold")
     if not path or nested != 0:
         raise refuse("the key is no dotted TOML key", 'write app.id, or classifier.intent.thresholds."a b"')
     if path in _SECRETS:
@@ -227,16 +234,18 @@ def _from_override(override: str, sources: Sources) -> _Assignment:
             known = ", ".join(shown(n) for n in names) or "none"
             raise refuse("it names no key of a classifier", f"write classifier.NAME.key; the classifiers are {known}")
         path = ("classifier", names[name], *path[2:])
-    return _Assignment(path, text, Origin("argument", f"--set {key}"))
+    return _Assignment(path, text, Origin("argument", f"--set {_readable(key)}"))
+
+
+def _readable(name: str) -> str:
+    """A name from outside, fit for a line: quoted and cut where it is odd or long."""
+    return name if name.isprintable() and len(name) <= _MAX_NAME_CHARS else shown(name)
 
 
 def _apply(sources: Sources, assignments: Sequence[_Assignment], root: schema.Node) -> None:
     """Set the values of one layer. A threshold for all labels replaces the thresholds by label of the layers below."""
-    paths = {assignment.path for assignment in assignments}
-    for path in paths:
+    for path in {assignment.path for assignment in assignments if assignment.path[-1] == "threshold"}:
         by_label: Path = (*path[:-1], "thresholds")
-        if path[-1] != "threshold" or any(other[: len(by_label)] == by_label for other in paths):
-            continue
         classifier = schema.value_at(sources.tree, path[:-1])
         if isinstance(classifier, dict) and classifier.pop("thresholds", None):
             logger.warning("%s replaces %s", key_text(path, sources.tree), key_text(by_label, sources.tree))
@@ -297,7 +306,7 @@ def _find_models(sources: Sources) -> None:
     tables = sources.tree.get("classifier")
     for index, table in enumerate(tables if isinstance(tables, list) else ()):
         model = table.get("model") if isinstance(table, dict) else None
-        if not isinstance(model, str) or model == "null":
+        if not isinstance(model, str) or model in ("", "null"):
             continue
         home = os.path.expanduser("~") if model.startswith("~/") else ""
         found = os.path.join(sources.directory, home + model[1:] if home else model)
