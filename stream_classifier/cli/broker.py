@@ -19,6 +19,7 @@ _LOOK_EVERY_S = 0.2
 
 @click.command(
     "broker",
+    short_help="Run a Kafka-compatible broker on this machine.",
     epilog=examples(
         "stream-classifier broker",
         "stream-classifier broker --port 19092",

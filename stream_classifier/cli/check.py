@@ -34,6 +34,7 @@ class _Outcome:
 
 @click.command(
     "check",
+    short_help="Look for everything wrong with a model or a configuration.",
     epilog=examples(
         "stream-classifier check models/intent",
         "stream-classifier check pipeline.toml",

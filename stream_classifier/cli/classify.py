@@ -29,6 +29,7 @@ _LARGE_BYTES = 1 << 20  # from here on a file gets a progress bar
 
 @click.command(
     "classify",
+    short_help="Classify the texts in a file or a pipe.",
     epilog=examples(
         "echo 'my card is gone' | stream-classifier classify models/intent",
         "stream-classifier classify models/intent messages.txt > results.jsonl",

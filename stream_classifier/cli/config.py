@@ -22,6 +22,7 @@ _MASK = "********"
 
 @click.group(
     "config",
+    short_help="Print the schema of the settings, or what they are in the end.",
     cls=LazyGroup,
     commands_at={"schema": f"{__name__}:schema", "show": f"{__name__}:show"},
     epilog=examples(

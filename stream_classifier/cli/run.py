@@ -16,6 +16,7 @@ __all__ = ["command"]
 
 @click.command(
     "run",
+    short_help="Classify the records of Kafka topics, as a file says.",
     epilog=examples(
         "stream-classifier run pipeline.toml",
         "stream-classifier run pipeline.toml --set app.broker=kafka://localhost:9092",
