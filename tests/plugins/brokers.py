@@ -22,7 +22,6 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -47,46 +46,44 @@ class Record(NamedTuple):
 
 
 class Broker:
-    """A running broker: its address, and what a test needs to set a scene and to look at the outcome."""
+    """A running broker: its address, and what a test needs to set a scene and to look at the outcome.
+
+    Each call uses a client of its own: kafka-python's leave sockets open when their broker goes away under them.
+    """
 
     def __init__(self, bootstrap: str, kind: str) -> None:
         self.bootstrap = bootstrap
         self.kind = kind
 
-    @cached_property
-    def admin(self) -> Any:
-        """kafka-python's admin client, for what has no helper here."""
-        return KafkaAdminClient(bootstrap_servers=self.bootstrap)
-
-    @cached_property
-    def _producer(self) -> Any:
-        return KafkaProducer(
-            bootstrap_servers=self.bootstrap,
-            acks="all",
-            linger_ms=2,
-            max_request_size=MAX_RECORD_BYTES,
-        )
+    def admin(self) -> contextlib.closing[Any]:
+        """`with broker.admin() as admin:` gives kafka-python's admin client, for what has no helper here."""
+        return contextlib.closing(KafkaAdminClient(bootstrap_servers=self.bootstrap))
 
     def create_topic(self, name: str, *, partitions: int = 1, config: Mapping[str, str] | None = None) -> None:
         """Make a topic and wait until all its partitions have a leader."""
         options = {"num_partitions": partitions, "replication_factor": 1, "configs": dict(config or {})}
-        self.admin.create_topics({name: options}, wait_for_metadata=True)
+        with self.admin() as admin:
+            admin.create_topics({name: options}, wait_for_metadata=True)
 
     def produce(self, topic: str, records: Iterable[Record], *, timeout_s: float = 60.0) -> list[tuple[int, int]]:
         """Produce and wait for all acknowledgements: (partition, offset) of each record, in the order given."""
-        sent = [
-            self._producer.send(
-                topic,
-                value=record.value,
-                key=record.key,
-                headers=list(record.headers),
-                partition=record.partition,
-                timestamp_ms=record.timestamp_ms,
-            )
-            for record in records
-        ]
-        self._producer.flush(timeout_s)
-        return [(answer.partition, answer.offset) for answer in (future.get(timeout_s) for future in sent)]
+        producer = KafkaProducer(
+            bootstrap_servers=self.bootstrap, acks="all", linger_ms=2, max_request_size=MAX_RECORD_BYTES
+        )
+        with contextlib.closing(producer):
+            sent = [
+                producer.send(
+                    topic,
+                    value=record.value,
+                    key=record.key,
+                    headers=list(record.headers),
+                    partition=record.partition,
+                    timestamp_ms=record.timestamp_ms,
+                )
+                for record in records
+            ]
+            producer.flush(timeout_s)
+            return [(answer.partition, answer.offset) for answer in (future.get(timeout_s) for future in sent)]
 
     def consume_all(
         self, topic: str, *, count: int = 0, timeout_s: float = 30.0, isolation: str = "read_committed"
@@ -116,17 +113,11 @@ class Broker:
 
     def committed(self, group: str, topic: str) -> dict[int, int]:
         """The committed offset of each partition for which the group has one."""
-        offsets = self.admin.list_group_offsets({group: None})[group]
+        with self.admin() as admin:
+            offsets = admin.list_group_offsets({group: None})[group]
         return {
             at.partition: offset.offset for at, offset in offsets.items() if at.topic == topic and offset.offset >= 0
         }
-
-    def close(self) -> None:
-        """Close the clients that were used; the broker itself runs on."""
-        for name in ("_producer", "admin"):
-            client = self.__dict__.pop(name, None)
-            if client is not None:
-                client.close()
 
     def _reader(self, isolation: str) -> Any:
         return KafkaConsumer(
@@ -231,8 +222,7 @@ def embedded_broker() -> Iterator[Broker]:
         bootstrap = embedded.start()
     except ConfigError as exc:
         _unavailable(str(exc))
-    with contextlib.closing(Broker(bootstrap, "embedded")) as broker:
-        yield broker
+    yield Broker(bootstrap, "embedded")
     embedded.stop()
 
 
@@ -240,8 +230,7 @@ def embedded_broker() -> Iterator[Broker]:
 def apache_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """One Apache Kafka node, empty at the start of the session. For restarts use `kafka_nodes`."""
     node = ApacheKafka(kafka_script(), tmp_path_factory.mktemp("kafka"))
-    with contextlib.closing(Broker(node.start(), "kafka")) as broker:
-        yield broker
+    yield Broker(node.start(), "kafka")
     node.kill()
 
 
