@@ -1,7 +1,8 @@
 """A stream worker as a child process, timed from outside by what reaches its sink.
 
 The clock runs from the first results seen to the last one, so neither start-up nor the join of the group counts; what
-was there at the first look is not counted either. End offsets are asked for 25 times a second, nothing else is.
+was there at the first look is not counted either. A slow model delivers too coarsely for that: there the records are
+sent when the worker is ready, and the clock starts with them. End offsets are asked for 25 times a second, nothing else.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +32,35 @@ _STALL_LIMIT_S = 60.0
 _STOP_LIMIT_S = 20.0
 
 
-def run_ours(kafka: Kafka, *, source: str, sink: str, count: int, classifier: str, rss_at: int = 0) -> dict[str, Any]:
+def run_ours(
+    kafka: Kafka,
+    *,
+    source: str,
+    sink: str,
+    count: int,
+    classifier: str,
+    feed: Callable[[], None] | None = None,
+    rss_at: int = 0,
+) -> dict[str, Any]:
     """Time `stream-classifier run` on a configuration file, until the sink holds `count` results.
 
     Args:
         classifier: TOML lines of the classifier's table, without name, source and sink.
+        feed: sends the records, once the worker is ready; None: they are there already.
         rss_at: results after which the resident memory is noted for the first time; 0: not at all.
     """
     with tempfile.TemporaryDirectory(prefix="stream-classifier-bench-") as folder:
-        file = Path(folder) / "pipeline.toml"
+        file, port = Path(folder) / "pipeline.toml", free_port()
         file.write_text(
             f'[app]\nid = "{sink}"\nbroker = "kafka://{kafka.bootstrap}"\n'
-            f"[web]\nport = {free_port()}\n"
+            f"[web]\nport = {port}\n"
             f'[log]\nlevel = "warning"\n'
             f'[[classifier]]\nname = "bench"\nsource = "{source}"\nsink = "{sink}"\n{classifier}\n',
             "utf-8",
         )
         command = [sys.executable, "-m", "stream_classifier", "run", str(file)]
-        return timed(kafka, command, sink=sink, count=count, folder=Path(folder), rss_at=rss_at)
+        fed = None if feed is None else (port, feed)
+        return timed(kafka, command, sink=sink, count=count, folder=Path(folder), fed=fed, rss_at=rss_at)
 
 
 def timed(
@@ -57,9 +71,17 @@ def timed(
     count: int,
     folder: Path,
     env: Mapping[str, str] | None = None,
+    fed: tuple[int, Callable[[], None]] | None = None,
     rss_at: int = 0,
 ) -> dict[str, Any]:
     """Run a worker until its sink holds `count` results, then stop it with SIGTERM.
+
+    Args:
+        command: of the worker.
+        folder: for its log.
+        env: added to its environment.
+        fed: its web port, and what sends the records once it is ready there; None: they are there already.
+        rss_at: results after which the resident memory is noted for the first time; 0: not at all.
 
     Returns:
         records_per_s, cpu_us_per_record (user and system time of the worker alone), seconds, exit_code, busy_before and
@@ -76,7 +98,7 @@ def timed(
             command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **(env or {})}, cwd=Path.cwd()
         )
         try:
-            result = _watch(kafka, psutil.Process(process.pid), sink, count, rss_at)
+            result = _watch(kafka, psutil.Process(process.pid), sink, count, fed, rss_at)
         except (psutil.Error, _StalledError) as error:
             tail = log_file.read_text("utf-8", "replace")[-3000:]
             raise RuntimeError(f"{' '.join(command[:4])}… did not finish: {error!r}; its log ends:\n{tail}") from error
@@ -97,9 +119,22 @@ class _StalledError(Exception):
     pass
 
 
-def _watch(kafka: Kafka, worker: psutil.Process, sink: str, count: int, rss_at: int) -> dict[str, Any]:
-    first = _wait_for(kafka, worker, sink, 1, _START_LIMIT_S)
+def _watch(
+    kafka: Kafka,
+    worker: psutil.Process,
+    sink: str,
+    count: int,
+    fed: tuple[int, Callable[[], None]] | None,
+    rss_at: int,
+) -> dict[str, Any]:
+    if fed is None:
+        first = _wait_for_results(kafka, worker, sink)
+    else:
+        first, (port, feed) = 0, fed
+        _wait_until_ready(worker, port)
     started, cpu_started = time.perf_counter(), cpu_seconds(worker)
+    if fed is not None:
+        feed()
     disturbance = Disturbance([worker, kafka.process])
     delivered, changed, peak, early = first, time.monotonic(), 0, 0
     while delivered < count:
@@ -131,10 +166,27 @@ def _watch(kafka: Kafka, worker: psutil.Process, sink: str, count: int, rss_at: 
     return result
 
 
-def _wait_for(kafka: Kafka, worker: psutil.Process, sink: str, count: int, limit_s: float) -> int:
-    deadline = time.monotonic() + limit_s
-    while (now := kafka.count(sink)) < count:
-        if worker.status() == psutil.STATUS_ZOMBIE or time.monotonic() > deadline:
-            raise _StalledError(f"no result within {limit_s:.0f} s")
+def _wait_for_results(kafka: Kafka, worker: psutil.Process, sink: str) -> int:
+    """Until there is a result; returns how many there are."""
+    deadline = time.monotonic() + _START_LIMIT_S
+    while not (now := kafka.count(sink)):
+        _check_starting(worker, deadline)
         time.sleep(_LOOK_S / 4)
     return now
+
+
+def _wait_until_ready(worker: psutil.Process, port: int) -> None:
+    """Until the worker's /readyz says so: its model is warm and its partitions are assigned."""
+    deadline = time.monotonic() + _START_LIMIT_S
+    while True:
+        _check_starting(worker, deadline)
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2):
+                return
+        except (urllib.error.URLError, OSError):  # not there yet, or 503
+            time.sleep(_LOOK_S)
+
+
+def _check_starting(worker: psutil.Process, deadline: float) -> None:
+    if worker.status() == psutil.STATUS_ZOMBIE or time.monotonic() > deadline:
+        raise _StalledError(f"nothing within {_START_LIMIT_S:.0f} s")

@@ -38,9 +38,7 @@ def apache_kafka() -> Iterator[Kafka]:
     named = os.environ.get("STREAM_CLASSIFIER_KAFKA")
     script = Path(named) if named else PROJECT_KAFKA / "kafka.sh"
     if not script.is_file() or (not named and not any((PROJECT_KAFKA / "libs").glob("kafka_*.jar"))):
-        raise ConfigError(
-            "Apache Kafka is not here: run `make kafka`, or set STREAM_CLASSIFIER_KAFKA to a start script"
-        )
+        raise ConfigError("no Apache Kafka here: run `make kafka`, or set STREAM_CLASSIFIER_KAFKA to a start script")
     with tempfile.TemporaryDirectory(prefix="stream-classifier-bench-") as data:
         before = set(psutil.Process().children())
         node = ApacheKafka(script, Path(data) / "kafka")
@@ -76,18 +74,22 @@ class Kafka:
     def create(self, *topics: str) -> None:
         """Make topics of four partitions, and wait for their leaders."""
         options = {"num_partitions": PARTITIONS, "replication_factor": 1}
-        self._admin.create_topics({topic: options for topic in topics}, wait_for_metadata=True)
+        self._admin.create_topics(dict.fromkeys(topics, options), wait_for_metadata=True)
 
     def delete(self, *topics: str) -> None:
         """Give a topic's disk space back."""
         self._admin.delete_topics(list(topics))
 
     def fill(self, topic: str, records: Iterable[tuple[bytes, bytes]]) -> None:
-        """Make a topic and fill it with (key, value), each in the partition of its key's hash, stamped with now."""
+        """Make a topic and fill it with (key, value)."""
         self.create(topic)
-        asyncio.run(self._fill(topic, records))
+        self.send(topic, records)
 
-    async def _fill(self, topic: str, records: Iterable[tuple[bytes, bytes]]) -> None:
+    def send(self, topic: str, records: Iterable[tuple[bytes, bytes]]) -> None:
+        """Send (key, value), each to the partition of its key's hash, stamped with now; returns when acknowledged."""
+        asyncio.run(self._send(topic, records))
+
+    async def _send(self, topic: str, records: Iterable[tuple[bytes, bytes]]) -> None:
         producer = BatchProducer({"bootstrap_servers": self.bootstrap})
         await producer.start()
         lanes: list[list[OutputRecord]] = [[] for _ in range(PARTITIONS)]
@@ -96,9 +98,9 @@ class Kafka:
             lanes[key_partition(key, 0, PARTITIONS)].append((key, value, int(time.time() * 1000), []))
             pending += 1
             if pending == _CHUNK:
-                await _send(producer, topic, lanes)
+                await _flush(producer, topic, lanes)
                 pending = 0
-        await _send(producer, topic, lanes)
+        await _flush(producer, topic, lanes)
         await producer.stop(30.0)
 
     def count(self, topic: str) -> int:
@@ -119,7 +121,7 @@ class Kafka:
         return sorted(records)
 
 
-async def _send(producer: BatchProducer, topic: str, lanes: Sequence[list[OutputRecord]]) -> None:
+async def _flush(producer: BatchProducer, topic: str, lanes: Sequence[list[OutputRecord]]) -> None:
     await asyncio.gather(*(producer.send(topic, number, lane) for number, lane in enumerate(lanes) if lane))
     for lane in lanes:
         lane.clear()
