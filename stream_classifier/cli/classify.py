@@ -47,6 +47,7 @@ _LARGE_BYTES = 1 << 20  # from here on a file gets a progress bar
 @click.option("--threshold", type=float, help="Probability from which a label is accepted.")
 @click.option("--top-k", type=int, default=5, show_default=True, help="Labels in scores; 0: none, -1: all.")
 @click.option("--task", help="Instead of the model's own, e.g. intent or sentiment.")
+@click.option("--positive-label", help="For sentiment: the positive label, where its name does not tell.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16.")
 def command(
@@ -59,6 +60,7 @@ def command(
     threshold: float | None,
     top_k: int,
     task: str | None,
+    positive_label: str | None,
     device: str,
     dtype: str,
 ) -> int:
@@ -80,7 +82,15 @@ def command(
         from stream_classifier import codecs
         from stream_classifier.model.classifier import Classifier
 
-        classifier = Classifier.load(model, task=task, threshold=threshold, top_k=top_k, device=device, dtype=dtype)
+        classifier = Classifier.load(
+            model,
+            task=task,
+            positive_label=positive_label,
+            threshold=threshold,
+            top_k=top_k,
+            device=device,
+            dtype=dtype,
+        )
         separator = "\n" if classifier.text_join is None else classifier.text_join
         name = "json" if pointers else "text"
         codec = codecs.create(name, text=pointers, separator=separator, passthrough=fields)

@@ -17,6 +17,8 @@ from stream_classifier.cli import COMMANDS, group, main
 from stream_classifier.cli.group import LazyGroup
 from stream_classifier.cli.logs import set_up_logging
 from stream_classifier.errors import DeliveryError
+from stream_classifier.model.classifier import Classifier
+from stream_classifier.model.golden import GoldenReport
 
 MINIMAL = """\
 [app]
@@ -250,6 +252,21 @@ class TestCheck:
         out = capsys.readouterr().out
         assert f"FAILED  classifier.broken: {tmp_path / 'empty' / 'config.json'}: there is no such file; " in out
         assert "ok      classifier.intent: null loads" in out
+
+    def test_a_model_whose_golden_cases_differ_fails(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Different(Classifier):
+            def check_golden(self, *, all: bool = True) -> GoldenReport:
+                return GoldenReport(30 if all else 8, (3,), 0.25, 0.01)
+
+        different = Classifier.load("null")
+        different.__class__ = Different
+        different.probe_texts = ("a",)
+        monkeypatch.setattr("stream_classifier.stream.service.load_classifier", lambda *_: different)
+        assert main(["check", "null"]) == 2
+        last = capsys.readouterr().out.splitlines()[-1]
+        assert last.startswith("FAILED  model golden: 1 of 30 golden cases differ")
 
     def test_a_model_is_checked_by_its_name(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["check", "null"]) == 0

@@ -103,6 +103,15 @@ def test_the_answers_are_those_of_the_classifier_in_the_order_of_the_lines(
     ]
 
 
+def test_the_positive_label_can_be_named(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    (tmp_path / "a.txt").write_text("hello\n")
+    results, _ = classify(
+        capsysbinary, "null", str(tmp_path / "a.txt"), "--task", "sentiment", "--positive-label", "odd"
+    )
+    label, score = null_answer("hello")
+    assert results[0]["sentiment_score"] == pytest.approx(score if label == "odd" else 1 - score)
+
+
 def test_json_lines_give_text_and_passthrough_by_pointer(
     tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
