@@ -79,7 +79,7 @@ def make_app(
     app = faust.App(
         conf.id,
         loop=loop,
-        broker=broker,
+        broker=_faust_urls(broker),
         datadir=datadir,
         autodiscover=False,
         store="memory://",
@@ -114,6 +114,12 @@ def make_app(
     for classifier in settings.classifiers:
         classifiers.add(classifier, classifier.model)
     return app
+
+
+def _faust_urls(broker: str) -> str:
+    """`kafka://a:9092,b:9092` as Faust writes several brokers: `kafka://a:9092;kafka://b:9092`."""
+    scheme, _, hosts = broker.partition("://")
+    return ";".join(f"{scheme}://{host}" for host in hosts.split(","))
 
 
 class _Run:

@@ -111,7 +111,7 @@ def test_made_topics_have_the_sources_partitions_and_retention(
         described = admin.describe_topics([f"{source}.results", f"{source}.dead-letter", missing, f"{missing}.results"])
         configs = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, f"{source}.results")])
     made = {topic["name"]: len(topic["partitions"]) for topic in described}
-    print(configs)
+    assert "7200000" in str(configs), "the source's retention.ms"
     assert made == {f"{source}.results": 3, f"{source}.dead-letter": 3, missing: 4, f"{missing}.results": 4}
     assert f"{missing} does not exist" in worker.log
     assert worker.stop() == 0

@@ -233,3 +233,19 @@ def test_nothing_is_lost_when_a_worker_is_killed_in_mid_flight(
 
     last.wait_for(lambda: len(seen()) == total, 90, "done")
     assert last.stop() == 0
+
+
+def test_several_brokers_and_a_token_for_the_web_server(
+    apache_kafka: Broker, start_worker: Start, unique_name: Name
+) -> None:
+    source = unique_name("source")
+    apache_kafka.create_topic(source)
+    worker = start_worker(
+        f"kafka://127.0.0.1:1,{apache_kafka.bootstrap}",
+        classifiers=[null(source)],
+        environ={"STREAM_CLASSIFIER__WEB__TOKEN": "secret-of-the-test"},
+    )
+    assert worker.get("/metrics")[0] == 401
+    assert worker.get("/livez")[0] == 200
+    assert worker.stop() == 0
+    assert "secret-of-the-test" not in worker.log

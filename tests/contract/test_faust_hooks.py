@@ -1,0 +1,85 @@
+"""The hooks of Faust, mode and aiokafka that the transport stands on, half of them private: their names and signatures.
+
+When one of these fails after an upgrade, read stream_classifier/stream/transport.py, plugin.py and producer.py against the
+new version before widening the range in pyproject.toml.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+import aiokafka
+import pytest
+from aiokafka.consumer.fetcher import Fetcher
+from aiokafka.consumer.subscription_state import TopicPartitionState
+from aiokafka.producer.message_accumulator import BatchBuilder
+from faust.app.base import App, BootStrategy
+from faust.streams import Stream
+from faust.transport.conductor import Conductor
+from faust.transport.consumer import Consumer
+from faust.transport.drivers import aiokafka as driver
+from faust.transport.utils import DefaultSchedulingStrategy
+from faust.types.tuples import ConsumerMessage
+
+HOOKS = [
+    (driver.Consumer, "_to_message", "(self, tp, record)"),
+    (driver.Consumer, "_new_consumer_thread", "(self)"),
+    (driver.Consumer, "_getmany", "(self, active_partitions, timeout)"),
+    (Consumer, "_filter_tps_with_pending_acks", "(self, topics)"),
+    (Consumer, "_new_offset", "(self, tp)"),
+    (Consumer, "_add_gap", "(self, tp, offset_from, offset_to)"),
+    (Consumer, "ack", "(self, message)"),
+    (Consumer, "wait_empty", "(self)"),
+    (Consumer, "perform_seek", "(self)"),
+    (Consumer, "on_partitions_revoked", "(self, revoked)"),
+    (Consumer, "on_stop", "(self)"),
+    (Consumer, "commit", "(self, topics, start_new_transaction)"),
+    (Consumer, "stop_flow", "(self)"),
+    (Consumer, "pause_partitions", "(self, tps)"),
+    (driver.AIOKafkaConsumerThread, "_create_worker_consumer", "(self, transport)"),
+    (driver.AIOKafkaConsumerThread, "getmany", "(self, active_partitions, timeout)"),
+    (driver.AIOKafkaConsumerThread, "_fetch_records", "(self, consumer, active_partitions, timeout, max_records)"),
+    (driver.AIOKafkaConsumerThread, "_ensure_consumer", "(self)"),
+    (driver.ThreadDelegateConsumer, "earliest_offsets", "(self, partitions)"),
+    (driver, "credentials_to_aiokafka_auth", "(credentials, ssl_context)"),
+    (driver, "server_list", "(urls, default_port)"),
+    (DefaultSchedulingStrategy, "iterate", "(self, records)"),
+    (Stream, "noack", "(self)"),
+    (Stream, "ack", "(self, event)"),
+    (Stream, "events", "(self)"),
+    (Conductor, "acks_enabled_for", "(self, topic)"),
+    (App, "on_webserver_init", "(self, web)"),
+    (App, "_stop_consumer", "(self)"),
+    (BootStrategy, "server", "(self)"),
+    (BatchBuilder, "append", "(self, timestamp, key, value, headers)"),
+    (BatchBuilder, "size", "(self)"),
+    (aiokafka.AIOKafkaProducer, "create_batch", "(self)"),
+    (aiokafka.AIOKafkaProducer, "send_batch", "(self, batch, topic, partition)"),
+    (Fetcher, "fetched_records", "(self, partitions, timeout, max_records)"),
+]
+
+
+@pytest.mark.parametrize(("owner", "name", "signature"), HOOKS, ids=[f"{o.__name__}.{n}" for o, n, _ in HOOKS])
+def test_a_hook_has_the_signature_we_use(owner: type, name: str, signature: str) -> None:
+    parameters = inspect.signature(getattr(owner, name)).parameters
+    assert f"({', '.join(parameters)})" == signature
+
+
+def test_attributes_we_read_and_set_are_there() -> None:
+    consumer = inspect.getsource(aiokafka.AIOKafkaConsumer)
+    for attribute in ("_isolation_level", "_max_poll_records", "_subscription"):
+        assert f"self.{attribute}" in consumer
+    base = inspect.getsource(Consumer.__init__)
+    for attribute in ("_read_offset", "_unacked_messages", "scheduler"):
+        assert f"self.{attribute}" in base
+    state = inspect.getsource(TopicPartitionState)
+    assert "self.lso" in state
+    assert {"position", "has_valid_position"} <= set(dir(TopicPartitionState))
+
+
+def test_the_isolation_level_is_read_when_the_consumer_starts() -> None:
+    assert "isolation_level=self._isolation_level" in inspect.getsource(aiokafka.AIOKafkaConsumer.start)
+
+
+def test_a_message_takes_the_generation_it_belongs_to() -> None:
+    assert "generation_id" in inspect.signature(ConsumerMessage.__init__).parameters
