@@ -2,7 +2,7 @@
 
 The clock runs from the first results seen to the last one, so neither start-up nor the join of the group counts; what
 was there at the first look is not counted either. A slow model delivers too coarsely for that: there the records are
-sent when the worker is ready, and the clock starts with them. End offsets are asked for 25 times a second, nothing else.
+sent when the worker is ready, and the clock starts with them. Only end offsets are asked for, 25 times a second.
 """
 
 from __future__ import annotations

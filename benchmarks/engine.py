@@ -3,7 +3,7 @@
     python -m benchmarks.engine [--texts 768] [--stream-repeat 3] [--runs 3] [--no-stream]
 
 6 layers, 384 wide. All get the same texts in the same order, and their labels are compared: `Classifier` in the
-precision it picks, and in float32; the pipeline with batch_size=32 in float32, as it comes. Through the stream: the same
+precision it picks, and in float32; the pipeline with batch_size=32 in float32, as it comes. Through the stream: these
 texts as records on Apache Kafka, sent when `stream-classifier run` is ready, timed to the last result, against the same
 engine fed from memory.
 """

@@ -1,8 +1,8 @@
 """Models to time: real weights or random ones, always with a random head, from a fixed seed.
 
 A random head answers the same label to nearly every text, because what all texts have in common outweighs what sets
-them apart; that would make any comparison of labels worthless. Hence the head is centred and scaled on some of the texts:
-all labels occur, with probabilities between a toss-up and near certainty.
+them apart; that would make any comparison of labels worthless. Hence the head is centred and scaled on some of the
+texts: all labels occur, with probabilities between a toss-up and near certainty.
 """
 
 from __future__ import annotations
