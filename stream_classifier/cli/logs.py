@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 import time
 
 __all__ = ["set_up_logging"]
+
+_MAX_REPEATS = 1000
 
 
 def set_up_logging(level: str = "info", format: str = "text") -> None:
@@ -20,11 +23,36 @@ def set_up_logging(level: str = "info", format: str = "text") -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter() if format == "json" else _TextFormatter())
     ours = getattr(logging, level.upper())
+    handler.addFilter(_Repeats())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(ours, logging.WARNING))
     logging.getLogger("stream_classifier").setLevel(ours)
     logging.captureWarnings(True)
+
+
+class _Repeats(logging.Filter):
+    """Thins out what libraries repeat, such as aiokafka's errors while a broker is away: one line in ten seconds."""
+
+    def __init__(self, *, interval_s: float = 10.0) -> None:
+        super().__init__()
+        self._interval_s = interval_s
+        self._seen: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.startswith("stream_classifier") or record.levelno >= logging.CRITICAL:
+            return True
+        key = (record.name, str(record.msg))
+        shown_at, num_dropped = self._seen.get(key, (-math.inf, 0))
+        if record.created - shown_at < self._interval_s:
+            self._seen[key] = (shown_at, num_dropped + 1)
+            return False
+        if len(self._seen) >= _MAX_REPEATS:
+            self._seen.clear()
+        self._seen[key] = (record.created, 0)
+        if num_dropped:
+            record.msg, record.args = f"{record.getMessage()} (and {num_dropped} more like it)", ()
+        return True
 
 
 class _TextFormatter(logging.Formatter):

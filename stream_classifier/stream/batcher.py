@@ -1,8 +1,8 @@
 """Micro-batches across record batches: what arrives while the model is busy runs together as soon as it is free.
 
-A request is the texts of one record batch. Requests that wait are planned together (length-sorted under the token budget;
-by number for models that do not tokenize) and run one micro-batch after the other on the inference thread: one runs, the
-next is queued behind it. While traffic is thin, a request waits up to `max_wait_s` for company.
+A request is the texts of one record batch. Requests that wait are planned together (length-sorted under the token
+budget; by number for models that do not tokenize) and run one micro-batch after the other on the inference thread: one
+runs, the next is queued behind it. While traffic is thin, a request waits up to `max_wait_s` for company.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from itertools import accumulate
-from time import monotonic, perf_counter
+from time import monotonic
 from typing import Any, Generic, Protocol
 
 import numpy as np
@@ -53,7 +53,7 @@ class Limits:
         max_tokens: padded tokens of a micro-batch (models that tokenize).
         max_records: texts of a micro-batch.
         max_wait_s: how long a text waits for company while traffic is thin.
-        timeout_s: a forward pass that takes longer hangs.
+        timeout_s: a call of the model that takes longer hangs.
     """
 
     max_tokens: int = 4096
@@ -65,7 +65,7 @@ class Limits:
 class Observer(Protocol):
     """Hears of every micro-batch that was run; called on the event loop."""
 
-    def micro_batch(self, *, records: int, tokens: int, padded_tokens: int, seconds: float) -> None: ...
+    def micro_batch(self, *, records: int, tokens: int, padded_tokens: int) -> None: ...
 
 
 @dataclass(eq=False)
@@ -74,6 +74,7 @@ class _Request(Generic[W]):
     future: asyncio.Future[Answer]
     arrived: float
     remaining: int
+    planned: bool = False
     scores_NL: NDArray[Any] | None = None
     failures: dict[int, RecordError] = field(default_factory=dict)
 
@@ -85,6 +86,16 @@ class _Request(Generic[W]):
         self.remaining -= len(rows)
         if not self.remaining and not self.future.done():
             self.future.set_result(Answer(self.scores_NL, self.failures))
+
+    def give_up(self, failure: Exception | None) -> None:
+        """There will be no answer: whoever waits for it gets the failure, or is cancelled where there was none."""
+        if self.future.done():
+            return
+        if failure is None:
+            self.future.cancel()
+        else:
+            self.future.set_exception(failure)
+            self.future.exception()  # it stops the worker anyway: not reported again where nobody waits any more
 
 
 @dataclass(eq=False)
@@ -104,7 +115,7 @@ class Batcher(Generic[W]):
         recovery: runs a micro-batch; used on `thread` alone.
         concatenate: joins the works of several requests.
         thread: the inference thread.
-        on_hang: called when a forward pass outlasts `limits.timeout_s`; a thread cannot be ended, only the process.
+        on_hang: called when a call of the model outlasts `limits.timeout_s`: no thread can be ended, only the process.
     """
 
     def __init__(
@@ -127,23 +138,38 @@ class Batcher(Generic[W]):
         self._planned: deque[_MicroBatch[W]] = deque()
         self._waiting_texts = 0
         self._waiting_tokens = 0
+        self._unanswered: set[_Request[W]] = set()
         self._running: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
-        self._pass_started: float | None = None
+        self._ended = False
+        self._failure: Exception | None = None
 
     async def answer(self, work: W) -> Answer:
-        """The scores of all texts of `work`, in its order."""
+        """The scores of all texts of `work`, in its order.
+
+        Raises:
+            ModelError: the model is broken: what ended `run`. When `run` was cancelled, so is this.
+        """
         if not len(work):
             return self._recovery.empty()
         request = _Request(work, asyncio.get_running_loop().create_future(), monotonic(), len(work))
-        self._waiting.append(request)
-        self._waiting_texts += len(work)
-        self._waiting_tokens += _num_tokens(work)
-        self._changed.set()
-        return await request.future
+        if self._ended:
+            request.give_up(self._failure)
+        else:
+            self._enqueue(request)
+        try:
+            return await request.future
+        finally:
+            if request in self._unanswered and not request.planned:
+                self._withdraw(request)
+            self._unanswered.discard(request)
 
     async def run(self) -> None:
-        """Keep the inference thread busy until cancelled. Raises ModelError when the model is broken."""
+        """Keep the inference thread busy until cancelled; nobody waits for an answer for ever after it has ended.
+
+        Raises:
+            ModelError: the model is broken.
+        """
         try:
             while True:
                 await self._until_dispatch()
@@ -152,18 +178,23 @@ class Batcher(Generic[W]):
                 self._running.add(task)
                 if len(self._running) == _QUEUED:
                     await self._until_one_ends()
+        except Exception as error:
+            self._failure = error
+            raise
         finally:
+            self._ended = True
             for task in self._running:
                 task.cancel()
-            for request in self._waiting:
-                request.future.cancel()
+            for request in self._unanswered:
+                request.give_up(self._failure)
+            await asyncio.gather(*self._running, return_exceptions=True)
 
     async def watch(self) -> None:
-        """End the process's work through `on_hang` when a forward pass hangs. Runs until cancelled."""
+        """End the process's work through `on_hang` when a call of the model hangs. Runs until cancelled."""
         timeout_s = self._limits.timeout_s
         while True:
             await asyncio.sleep(min(1.0, timeout_s / 4))
-            started = self._pass_started
+            started = self._recovery.pass_started
             if started is not None and monotonic() - started > timeout_s:
                 self._on_hang()
 
@@ -185,7 +216,7 @@ class Batcher(Generic[W]):
             try:
                 await asyncio.wait_for(self._changed.wait(), remaining_s)
             except asyncio.TimeoutError:
-                return
+                continue  # the oldest has waited long enough, unless it was withdrawn at this moment
 
     async def _until_one_ends(self) -> None:
         await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
@@ -197,6 +228,19 @@ class Batcher(Generic[W]):
             task.result()
 
     # Planning -------------------------------------------------------------------------------------------------------
+
+    def _enqueue(self, request: _Request[W]) -> None:
+        self._unanswered.add(request)
+        self._waiting.append(request)
+        self._waiting_texts += len(request.work)
+        self._waiting_tokens += _num_tokens(request.work)
+        self._changed.set()
+
+    def _withdraw(self, request: _Request[W]) -> None:
+        """Nobody waits for it any more, and it is not planned yet."""
+        self._waiting.remove(request)
+        self._waiting_texts -= len(request.work)
+        self._waiting_tokens -= _num_tokens(request.work)
 
     def _next(self) -> _MicroBatch[W]:
         if not self._planned:
@@ -214,6 +258,7 @@ class Batcher(Generic[W]):
             and tokens < limits.max_tokens * _WINDOW_BATCHES
         ):
             request = self._waiting.popleft()
+            request.planned = True
             requests.append(request)
             texts += len(request.work)
             tokens += _num_tokens(request.work)
@@ -237,24 +282,16 @@ class Batcher(Generic[W]):
     # Running --------------------------------------------------------------------------------------------------------
 
     async def _execute(self, micro_batch: _MicroBatch[W]) -> None:
-        started = perf_counter()
-        answer = await asyncio.get_running_loop().run_in_executor(self._thread, self._infer, micro_batch.work)
-        self._observe(micro_batch.work, perf_counter() - started)
+        answer = await asyncio.get_running_loop().run_in_executor(self._thread, self._recovery.answer, micro_batch.work)
+        self._observe(micro_batch.work)
         self._scatter(micro_batch, answer)
 
-    def _infer(self, work: W) -> Answer:
-        self._pass_started = monotonic()
-        try:
-            return self._recovery.answer(work)
-        finally:
-            self._pass_started = None
-
-    def _observe(self, work: W, seconds: float) -> None:
+    def _observe(self, work: W) -> None:
         tokens = padded = 0
         if isinstance(work, TokenBatch):
             tokens = len(work.input_ids_T)
             padded = len(work) * int(work.lengths_N.max())
-        self._observer.micro_batch(records=len(work), tokens=tokens, padded_tokens=padded, seconds=seconds)
+        self._observer.micro_batch(records=len(work), tokens=tokens, padded_tokens=padded)
 
     @staticmethod
     def _scatter(micro_batch: _MicroBatch[W], answer: Answer) -> None:

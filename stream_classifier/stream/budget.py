@@ -1,7 +1,7 @@
 """How much one worker holds at once, from the moment it is read until it is delivered or dropped.
 
-The consumer stops fetching while the budget is used up, so everything behind it (decoding, inference, output) is bounded
-by the same two numbers. A fetch may overshoot the bytes by what one answer of the broker holds.
+The consumer stops fetching while the budget is used up, so everything behind it (decoding, inference, output) is
+bounded by the same two numbers. A fetch may overshoot the bytes by what one answer of the broker holds.
 """
 
 from __future__ import annotations
@@ -44,10 +44,13 @@ class Budget:
 
     async def wait_for_room(self, timeout_s: float) -> bool:
         """Wait until something may be fetched, `timeout_s` at most; whether there is room now."""
-        if not self.room:
+        try:
+            await asyncio.wait_for(self._until_room(), timeout_s)
+        except asyncio.TimeoutError:
+            return False
+        return True
+
+    async def _until_room(self) -> None:
+        while not self.room:
             self._freed.clear()
-            try:
-                await asyncio.wait_for(self._freed.wait(), timeout_s)
-            except asyncio.TimeoutError:
-                return False
-        return self.room > 0
+            await self._freed.wait()

@@ -1,8 +1,8 @@
 """Deliver what a record batch produced: acknowledged, or stopped for; what one record is refused for is a dead letter.
 
-A step of a source partition is delivered when every record of it is acknowledged by the broker. Errors that concern one
-record (too large, a timestamp out of range) split its produce batch until that record stands alone; all other errors end
-in DeliveryError, after aiokafka has retried the retriable ones for the delivery time-out.
+A step of a source partition is delivered when every record of it is acknowledged by the broker. Errors that concern
+one record (too large, a timestamp out of range) split its produce batch until that record stands alone; all other
+errors end in DeliveryError, after aiokafka has retried the retriable ones for the delivery time-out.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
@@ -20,7 +20,7 @@ from aiokafka import errors as kafka
 
 from stream_classifier.errors import DeliveryError, RecordError
 from stream_classifier.records import OutputRecord, SourceRecord
-from stream_classifier.stream.dead_letter import envelope, without_value
+from stream_classifier.stream.dead_letter import envelope, without_source, without_value
 from stream_classifier.stream.producer import BATCH_TOO_LARGE, ProduceError, key_partition
 
 __all__ = ["Delivery", "Placement", "Refusal", "Shipment"]
@@ -92,7 +92,8 @@ class Placement:
         if source_partition >= count and source_partition not in self._warned:
             self._warned.add(source_partition)
             logger.warning(
-                "%s has grown: its new partition %d goes to partition %d of %s; restart the workers after adding partitions there",
+                "%s has grown: its new partition %d goes to partition %d of %s; "
+                "add partitions there and restart the workers",
                 self._source,
                 source_partition,
                 source_partition % count,
@@ -123,86 +124,78 @@ class Delivery:
 
         Shipments to one partition go in the order given, all partitions at once.
 
+        Returns:
+            One refusal for each record and classifier, however many topics refused that result, in source order.
+
         Raises:
             DeliveryError: something was not acknowledged: none of the sources may be committed.
         """
+        refused: list[_Refused] = []
+        await self._send_all(shipments, refused)
+        if not refused:
+            return []
+        refused.sort(key=_Refused.place)  # partitions are sent side by side, so they come as they fail
+        await self._send_all(self._letters(refused), [])
+        refusals: dict[tuple[str, int, int], Refusal] = {}
+        for item in refused:
+            refusals.setdefault((item.classifier, *item.place()), Refusal(item.classifier, item.source, item.error))
+        return list(refusals.values())
+
+    async def _send_all(self, shipments: Iterable[Shipment], refused: list[_Refused]) -> None:
         lanes: dict[tuple[str, int], list[Shipment]] = {}
         for shipment in shipments:
             lanes.setdefault((shipment.topic, shipment.partition), []).append(shipment)
-        refused: list[_Refused] = []
-        tasks = [asyncio.ensure_future(self._send_lane(lane, refused)) for lane in lanes.values()]
+        senders = [_Sender(self._producer, lane, refused) for lane in lanes.values()]
+        tasks = [asyncio.ensure_future(sender.send_all()) for sender in senders]
         try:
-            for task in tasks:
-                await task
+            await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        return await self._bury(refused)
 
-    async def _send_lane(self, lane: list[Shipment], refused: list[_Refused]) -> None:
-        first = lane[0]
-        records = first.records if len(lane) == 1 else [record for shipment in lane for record in shipment.records]
-        starts = list(accumulate((len(shipment.records) for shipment in lane), initial=0))
-
-        def refuse(index: int, error: RecordError) -> None:
-            number = bisect_right(starts, index) - 1
-            refused.append(_Refused(lane[number], index - starts[number], error))
-
-        await _Sender(self._producer, first, refuse).send(records, 0)
-
-    async def _bury(self, refused: list[_Refused]) -> list[Refusal]:
+    def _letters(self, refused: Sequence[_Refused]) -> list[Shipment]:
         """Dead letters for refused results: one a record, however many classifiers' results were refused."""
-        refusals: list[Refusal] = []
-        letters: dict[tuple[str, int, int], tuple[_Refused, list[str]]] = {}
+        letters: dict[tuple[str, int, int], list[_Refused]] = {}
         for item in refused:
-            classifier = item.shipment.classifier
-            if classifier is None:
-                raise DeliveryError(
-                    f"{item.shipment.topic} refuses a dead letter even without its value: {item.error.message}"
-                )
-            source = item.source
-            refusals.append(Refusal(classifier, source, item.error))
-            key = (item.shipment.dead_letter, source.partition, source.offset)
-            letters.setdefault(key, (item, []))[1].append(classifier)
-        for (topic, _, _), (item, classifiers) in letters.items():
-            source = item.source
-            letter = envelope(source, item.error, sorted(set(classifiers)))
-            shipment = Shipment(topic, self._placement.of(topic, source), [letter], [source], None, topic)
-            await self._send_lane([shipment], _NeverRefused())
-        return refusals
+            letters.setdefault((item.dead_letter, *item.place()), []).append(item)
+        shipments = []
+        for (topic, _, _), items in letters.items():
+            source = items[0].source
+            letter = envelope(source, items[0].error, sorted({item.classifier for item in items}))
+            shipments.append(Shipment(topic, self._placement.of(topic, source), [letter], [source], None, topic))
+        return shipments
 
 
 @dataclass(slots=True)
 class _Refused:
-    shipment: Shipment
-    index: int
+    classifier: str
+    source: SourceRecord
+    dead_letter: str
     error: RecordError
 
-    @property
-    def source(self) -> SourceRecord:
-        return self.shipment.sources[self.index]
-
-
-class _NeverRefused(list[_Refused]):
-    def append(self, item: _Refused) -> None:
-        raise DeliveryError(f"{item.shipment.topic} refuses a dead letter: {item.error.message}")
-
-
-Refuse = Callable[[int, RecordError], None]
+    def place(self) -> tuple[int, int]:
+        return self.source.partition, self.source.offset
 
 
 class _Sender:
     """Sends the records of one partition, splitting off those that are refused for themselves."""
 
-    def __init__(self, producer: Producer, lane: Shipment, refuse: Refuse) -> None:
+    def __init__(self, producer: Producer, lane: Sequence[Shipment], refused: list[_Refused]) -> None:
         self._producer = producer
-        self._topic = lane.topic
-        self._partition = lane.partition
-        self._dead_letters = lane.classifier is None
-        self._refuse = refuse
+        self._topic = lane[0].topic
+        self._partition = lane[0].partition
+        self._lane = lane
+        self._starts = list(accumulate((len(shipment.records) for shipment in lane), initial=0))
+        self._refused = refused
 
-    async def send(self, records: Sequence[OutputRecord], base: int) -> None:
+    async def send_all(self) -> None:
+        lane = self._lane
+        await self._send(
+            lane[0].records if len(lane) == 1 else [record for shipment in lane for record in shipment.records], 0
+        )
+
+    async def _send(self, records: Sequence[OutputRecord], base: int) -> None:
         """Send in order. `base` is the index of the first record in the whole lane."""
         while records:
             try:
@@ -214,41 +207,60 @@ class _Sender:
                         f"{self._topic}[{self._partition}] did not take {len(error.records)} records: {error.cause!r}; "
                         "nothing of them is committed, they are read again after a restart"
                     ) from error
-                await self._split(error, base + error.start)
-                done = error.start + len(error.records)
-                records, base = records[done:], base + done
+                stopped_by = error
+            await self._split(stopped_by, base + stopped_by.start)
+            done = stopped_by.start + len(stopped_by.records)
+            records, base = records[done:], base + done
 
     async def _split(self, error: ProduceError, base: int) -> None:
         records = error.records
         if isinstance(error.cause, kafka.InvalidTimestampError):
             restamped = [_restamp_future(record) for record in records]
             if restamped != list(records):
-                await self.send(restamped, base)
+                await self._send(restamped, base)
                 return
         if len(records) > 1:
             middle = len(records) // 2
-            await self.send(records[:middle], base)
-            await self.send(records[middle:], base + middle)
+            await self._send(records[:middle], base)
+            await self._send(records[middle:], base + middle)
         else:
             await self._send_alone(records[0], error.cause, base)
 
-    async def _send_alone(self, record: OutputRecord, cause: Exception, base: int) -> None:
+    async def _send_alone(self, record: OutputRecord, cause: Exception, index: int) -> None:
         """The one record that is refused: mended where that is possible, else refused for good."""
-        _, value, timestamp, headers = record
-        restamped = any(name == TIMESTAMP_HEADER for name, _ in headers)
-        if isinstance(cause, kafka.InvalidTimestampError) and timestamp is not None and not restamped:
-            await self.send([_restamp(record)], base)
-        elif isinstance(cause, BATCH_TOO_LARGE) and self._dead_letters and value is not None:
-            await self.send([without_value(record)], base)
-        else:
-            message = f"{self._topic} refuses a record of {len(value or b'')} bytes: {cause!r}"
-            self._refuse(base, RecordError("deliver", type(cause).__name__, message))
+        number = bisect_right(self._starts, index) - 1
+        shipment = self._lane[number]
+        mended = _mend(record, cause, dead_letter=shipment.classifier is None)
+        if mended is not None:
+            await self._send([mended], index)
+            return
+        message = f"{self._topic} refuses a record of {len(record[1] or b'')} bytes: {cause!r}"
+        if shipment.classifier is None:
+            raise DeliveryError(
+                f"a dead letter cannot be delivered: {message}; check the settings of that topic"
+            ) from cause
+        error = RecordError("deliver", type(cause).__name__, message)
+        source = shipment.sources[index - self._starts[number]]
+        self._refused.append(_Refused(shipment.classifier, source, shipment.dead_letter, error))
+
+
+def _mend(record: OutputRecord, cause: Exception, *, dead_letter: bool) -> OutputRecord | None:
+    """What to send in the place of a record that was refused; None: nothing."""
+    key, value, timestamp, headers = record
+    if isinstance(cause, kafka.InvalidTimestampError):
+        return None if timestamp is None else _restamp(record)
+    if dead_letter and isinstance(cause, BATCH_TOO_LARGE):
+        if value is not None:
+            return without_value(record)
+        bare = without_source(record)
+        return None if (key, headers) == (bare[0], bare[3]) else bare
+    return None
 
 
 def _restamp(record: OutputRecord) -> OutputRecord:
     """The record with the current time; its own timestamp in a header."""
     key, value, timestamp, headers = record
-    return key, value, int(time.time() * 1000), [*headers, (TIMESTAMP_HEADER, str(timestamp).encode())]
+    return key, value, None, [*headers, (TIMESTAMP_HEADER, str(timestamp).encode())]
 
 
 def _restamp_future(record: OutputRecord) -> OutputRecord:

@@ -1,8 +1,8 @@
 """Result records as JSON, column by column.
 
 What `Prediction.as_dict` and orjson do one record at a time, in 3 µs each, takes 1 µs here: each field is written once
-for the whole batch (orjson writes an array of numbers in one call), and a record is the join of its fields. The layout is
-that of docs/reference/records.md; a property test holds it equal to the records made one at a time.
+for the whole batch (orjson writes an array of numbers in one call), and a record is the join of its fields. The layout
+is that of docs/reference/records.md; a property test holds it equal to the records made one at a time.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ def write_results(
     passthrough_N: Sequence[Mapping[str, Any]] | None = None,
 ) -> list[bytes]:
     """One JSON object for each prediction, none of them invalid; keys in the documented order."""
+    if not len(predictions):
+        return []
     source = orjson.dumps({"topic": topic, "partition": partition})[:-1]
     columns: list[Column] = [
         repeat(orjson.dumps({"classifier": classifier, "task": task})[:-1] + b","),
@@ -72,7 +74,8 @@ def _prediction(predictions: Predictions) -> list[Column]:
     if predictions.task == "intent":
         columns.append([b',"requires_clarification":' + (b"false" if item else b"true") for item in accepted])
     if predictions.positive_index is not None:
-        columns += [repeat(b',"sentiment_score":'), _floats(predictions.probabilities_NL[:, predictions.positive_index])]
+        positive_N = predictions.probabilities_NL[:, predictions.positive_index]
+        columns += [repeat(b',"sentiment_score":'), _floats(positive_N)]
     if predictions.truncated_N.any():
         columns.append([b',"truncated":true' if item else b"" for item in predictions.truncated_N.tolist()])
     return columns
@@ -96,7 +99,8 @@ def _passing(predictions: Predictions, passing_NL: NDArray[np.bool_], names: Seq
     rows, ranks = np.nonzero(np.take_along_axis(passing_NL, order_NL, axis=1))
     indices = order_NL[rows, ranks]
     scores = _floats(predictions.probabilities_NL[rows, indices])
-    entries = [b'{"label":%b,"score":%b}' % (names[i], score) for i, score in zip(indices.tolist(), scores, strict=True)]
+    labels = [names[index] for index in indices.tolist()]
+    entries = [b'{"label":%b,"score":%b}' % entry for entry in zip(labels, scores, strict=True)]
     ends = np.cumsum(passing_NL.sum(axis=1)).tolist()
     return [b",".join(entries[start:end]) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 

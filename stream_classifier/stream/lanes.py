@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from stream_classifier.stream.transport import RecordBatch
 
@@ -44,7 +44,7 @@ class Lane(Generic[T]):
         self._arrived.set()
 
     async def run(self) -> None:
-        """Deliver until cancelled. Raises what a work or a delivery raises."""
+        """Deliver until cancelled. Raises what a work or a delivery raises; the caller then cancels the rest."""
         while True:
             while not self._entries:
                 self._arrived.clear()
@@ -62,5 +62,12 @@ class Lane(Generic[T]):
     def cancel(self) -> None:
         """Cancel all that is queued."""
         for entry in self._entries:
+            entry.work.add_done_callback(_look_at)
             entry.work.cancel()
         self._entries.clear()
+
+
+def _look_at(work: asyncio.Future[Any]) -> None:
+    # One failure stops the worker; asyncio need not report those of the batches behind it as forgotten.
+    if not work.cancelled():
+        work.exception()

@@ -5,6 +5,7 @@ Runs off the event loop, once a batch. The letter of the records is in docs/refe
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -73,10 +74,13 @@ def results(
     Returns:
         The shipments, and row → error of results that the codec could not write; those rows are in no shipment.
     """
+    if not sources:
+        return [], {}
     values, failed = _encode(route, sources, predictions, passthrough)
     timestamps = [source_timestamp(source) for source in sources]
     headers = [list(source.headers) if source.headers else _NO_HEADERS for source in sources]
-    records: list[OutputRecord] = list(zip([source.key for source in sources], values, timestamps, headers, strict=True))
+    keys = [source.key for source in sources]
+    records: list[OutputRecord] = list(zip(keys, values, timestamps, headers, strict=True))
     if failed:
         kept = [row for row in range(len(sources)) if row not in failed]
         sources, records = [sources[row] for row in kept], [records[row] for row in kept]
@@ -98,19 +102,20 @@ def _encode(
     """The results' values; b"" where the codec could not write one."""
     topic, partition = sources[0].topic, sources[0].partition
     if route.codec.writes_json:
-        values = write_results(
-            predictions,
-            classifier=route.classifier,
-            task=route.task,
-            model=route.model,
-            topic=topic,
-            partition=partition,
-            offsets_N=[source.offset for source in sources],
-            timestamps_N=[source_timestamp(source) for source in sources],
-            passthrough_N=passthrough,
-        )
-        return values, {}
-    values, failed = [], {}
+        with contextlib.suppress(TypeError):  # JSON cannot hold some passthrough: `encode` then says which record's
+            return write_results(
+                predictions,
+                classifier=route.classifier,
+                task=route.task,
+                model=route.model,
+                topic=topic,
+                partition=partition,
+                offsets_N=[source.offset for source in sources],
+                timestamps_N=[source_timestamp(source) for source in sources],
+                passthrough_N=passthrough,
+            ), {}
+    values: list[bytes] = []
+    failed: dict[int, RecordError] = {}
     for row, (source, prediction) in enumerate(zip(sources, predictions.as_dicts(), strict=True)):
         result = result_record(
             prediction,

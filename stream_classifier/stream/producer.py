@@ -16,7 +16,7 @@ import aiokafka
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 from aiokafka.partitioner import murmur2
 
-from stream_classifier.errors import ConfigError, DeliveryError
+from stream_classifier.errors import DeliveryError
 from stream_classifier.records import OutputRecord
 
 __all__ = ["BatchProducer", "ProduceError", "key_partition"]
@@ -25,7 +25,13 @@ BATCH_TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 
 
 class ProduceError(Exception):
-    """The broker refused, or did not acknowledge in time, these records. `cause` is aiokafka's error."""
+    """The broker refused, or did not acknowledge in time, one produce batch. The caller decides what that means.
+
+    Args:
+        records: those of the batch.
+        start: the index of the first of them in what was to be sent.
+        cause: aiokafka's error.
+    """
 
     def __init__(self, records: Sequence[OutputRecord], start: int, cause: Exception) -> None:
         super().__init__(f"{len(records)} records were not taken: {cause!r}")
@@ -68,7 +74,11 @@ class BatchProducer:
             max_batch_size=self._max_batch_bytes,
             request_timeout_ms=int(self._delivery_timeout_s * 1000),
         )
-        await producer.start()
+        try:
+            await producer.start()
+        except BaseException:  # cancelled while loading, too: a client that is not closed says so later
+            await producer.stop()
+            raise
         self._producer = producer
 
     async def stop(self, timeout_s: float) -> None:
@@ -76,18 +86,11 @@ class BatchProducer:
         producer, self._producer = self._producer, None
         if producer is not None:
             try:
-                await asyncio.wait_for(producer.stop(), timeout_s)
+                await asyncio.wait_for(producer.flush(), timeout_s)
             except asyncio.TimeoutError:
-                await producer.client.close()
-
-    async def num_partitions(self, topic: str) -> int:
-        """How many partitions a topic has now."""
-        if self._producer is None:
-            raise DeliveryError("the producer is not running")
-        partitions = await self._producer.partitions_for(topic)
-        if not partitions:
-            raise ConfigError(f"topic {topic!r} has no partitions; create it or set app.create_topics = true")
-        return len(partitions)
+                await _abandon(producer)
+            else:
+                await producer.stop()
 
     async def send(self, topic: str, partition: int, records: Sequence[OutputRecord]) -> None:
         """Produce records in order; returns when all are acknowledged by all in-sync replicas.
@@ -97,19 +100,21 @@ class BatchProducer:
 
         Raises:
             ProduceError: for the first batch that was refused or not acknowledged in time; nothing behind it was sent.
+            DeliveryError: the producer was not started, or was stopped.
         """
-        producer = self._producer
-        if producer is None:
-            raise DeliveryError("the producer is not running")
         start = 0
         while start < len(records):
+            producer = self._producer
+            if producer is None:
+                raise DeliveryError("the producer is not running: nothing more is produced, it is read again")
             builder = producer.create_batch()
             end = self._fill(builder, topic, records, start)
             try:
                 await (await producer.send_batch(builder, topic, partition=partition))
             except KafkaError as error:
                 if isinstance(error, BATCH_TOO_LARGE) and end - start > 1:
-                    self._limits[topic] = builder.size() // 2
+                    # Half of what was refused, and never more than before: at least half of what the topic takes.
+                    self._limits[topic] = min(builder.size() // 2, self._limits.get(topic, self._max_batch_bytes))
                 raise ProduceError(records[start:end], start, error) from error
             start = end
 
@@ -126,3 +131,13 @@ class BatchProducer:
                 break
         builder.close()
         return end
+
+
+async def _abandon(producer: Any) -> None:
+    """Close a producer whose batches nobody acknowledges: its own `stop` would wait for them without a bound."""
+    producer._closed = True
+    await producer.client.close()
+    sender = producer._sender.sender_task
+    while not sender.done():  # when cancelled, it first waits for its open requests: cancelled again, for those no more
+        sender.cancel()
+        await asyncio.wait([sender], timeout=0.1)

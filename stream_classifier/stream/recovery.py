@@ -1,21 +1,24 @@
 """Run a model so that one bad text, or too little memory, never takes its batch-mates along.
 
-An out-of-memory batch is halved, and the size that worked is remembered. Any other failure is bisected down to the text
-that causes it: one failing text costs at most 2·log2(batch) further calls. Before a text is blamed, the model is asked a
-probe, a text it answered before: if that fails too, the model is broken and nothing becomes a dead letter.
+A batch that runs out of memory is run in halves, and the size that was too much is remembered. Any other failure is
+bisected down to the text that causes it: one failing text costs at most 2·log2(batch) further calls. Before a text is
+blamed, the model is asked a probe, a text it answered before: if that fails too, the model is broken and nothing
+becomes a dead letter.
 """
 
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_classifier.errors import ModelError, RecordError, TransientError
+from stream_classifier.errors import FatalError, ModelError, RecordError, TransientError
 from stream_classifier.model.protocols import TokenBatch
 
 if TYPE_CHECKING:
@@ -43,7 +46,7 @@ class Answer:
     """Scores of N texts.
 
     Attributes:
-        scores_NL: float `[N, labels]`; rows of failed texts hold NaN.
+        scores_NL: float `[N, labels]`; rows of failed texts are not finite.
         failures: row → why that text has no scores.
     """
 
@@ -58,7 +61,11 @@ class Recovery(Generic[W]):
         call: N texts to scores `[N, labels]`.
         num_labels: the width of the scores.
         probe: a work of one text that the model has answered.
-        on_retry: called with "out_of_memory" or "bisect" for each further call.
+        on_retry: called with "out_of_memory" or "bisect" for each batch that is run again in parts.
+
+    Attributes:
+        max_size: padded tokens (texts, for models that do not tokenize) of one call, once memory has run out.
+        pass_started: `time.monotonic()` of the call that runs now; None between calls. Safe to read from any thread.
     """
 
     def __init__(
@@ -73,80 +80,79 @@ class Recovery(Generic[W]):
         self._num_labels = num_labels
         self._probe = probe
         self._on_retry = on_retry
-        self.max_texts: int | None = None
+        self.max_size: int | None = None
+        self.pass_started: float | None = None
 
     def answer(self, work: W) -> Answer:
         """Scores of all texts, or why a text has none.
 
         Raises:
-            ModelError: the model fails on its probe too.
+            ModelError: the model fails on its probe too, or answers something that is no scores.
         """
-        limit = self.max_texts
-        if limit is not None and len(work) > limit:
-            cuts = range(0, len(work), limit)
-            return self._join([self.answer(work.take(range(i, min(i + limit, len(work))))) for i in cuts])
-        try:
-            scores = self._call(work)
-        except TransientError as error:
-            if len(work) == 1:
-                return self._blame(error)
-            self.max_texts = max(1, len(work) // 2)
-            logger.warning("out of memory on %d texts: going on with %d at most", len(work), self.max_texts)
+        num_texts = len(work)
+        size = _size(work)
+        if self.max_size is not None and size > self.max_size and num_texts > 1:
+            return self._in_parts(work, max(1, self.max_size * num_texts // size))
+        scores = self._try(work)
+        if not isinstance(scores, Exception):
+            return self._checked(work, scores)
+        if num_texts == 1:
+            return self._blame(scores)
+        if isinstance(scores, TransientError):
+            self.max_size = max(1, size // 2)
+            logger.warning("out of memory on %d texts: going on with half as much at once", num_texts)
             self._on_retry("out_of_memory")
             return self.answer(work)
-        except Exception as error:  # noqa: BLE001 - whatever a model raises is bisected to the text that causes it
-            if len(work) == 1:
-                return self._blame(error)
-            return self._halve(work)
-        return self._checked(work, scores)
+        self._on_retry("bisect")
+        return self._in_parts(work, (num_texts + 1) // 2)
 
     def empty(self) -> Answer:
         """The answer to no texts."""
         return Answer(np.empty((0, self._num_labels)))
 
-    def _halve(self, work: W) -> Answer:
-        middle = len(work) // 2
-        answers = []
-        for start, stop in ((0, middle), (middle, len(work))):
-            self._on_retry("bisect")
-            answers.append(self.answer(work.take(range(start, stop))))
-        return self._join(answers)
+    def _in_parts(self, work: W, num_texts: int) -> Answer:
+        starts = range(0, len(work), num_texts)
+        return _join([self.answer(work.take(range(at, min(at + num_texts, len(work))))) for at in starts])
+
+    def _try(self, work: W) -> NDArray[Any] | Exception:
+        """The scores, or what the model raised. Returned, because memory is freed only outside the `except`."""
+        self.pass_started = monotonic()
+        try:
+            return self._call(work)
+        except FatalError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a model raises is bisected to the text that causes it
+            _free_memory(error)
+            return error
+        finally:
+            self.pass_started = None
 
     def _checked(self, work: W, scores: NDArray[Any]) -> Answer:
-        if scores.shape != (len(work), self._num_labels):
+        if scores.shape != (len(work), self._num_labels) or scores.dtype.kind not in "fiu":
             raise ModelError(
-                f"the model answered scores of shape {scores.shape} for {len(work)} texts and {self._num_labels} labels"
+                f"the model answered {scores.dtype} scores of shape {scores.shape} "
+                f"for {len(work)} texts and {self._num_labels} labels; it must be numbers of shape [texts, labels]"
             )
-        finite = np.isfinite(scores).all(axis=1)
-        if finite.all():
+        if scores.dtype.kind != "f":
+            scores = scores.astype(np.float64)  # a failed batch-mate's NaN has no place among integers
+        finite_N = np.isfinite(scores).all(axis=1)
+        if finite_N.all():
             self._probe = work.take([len(work) - 1])
             return Answer(scores)
-        self._require_working_model("scores that are not finite")
+        self._require_working_model("scores that are not finite", None)
         error = RecordError("infer", "NonFiniteScores", "the model's scores are not finite numbers")
-        return Answer(scores, {int(row): error for row in np.flatnonzero(~finite)})
+        return Answer(scores, {int(row): error for row in np.flatnonzero(~finite_N)})
 
     def _blame(self, error: Exception) -> Answer:
-        self._require_working_model(type(error).__name__, error)
-        scores = np.full((1, self._num_labels), np.nan)
         name = type(error).__name__
+        self._require_working_model(name, error)
+        scores = np.full((1, self._num_labels), np.nan)
         return Answer(scores, {0: RecordError("infer", name, f"the model fails on this text: {name}")})
 
-    def _require_working_model(self, seen: str, cause: Exception | None = None) -> None:
-        try:
-            works = bool(np.isfinite(self._call(self._probe)).all())
-        except Exception as error:  # noqa: BLE001 - any failure of the probe means the same
-            works, cause = False, error
-        if not works:
+    def _require_working_model(self, seen: str, cause: Exception | None) -> None:
+        scores = self._try(self._probe)
+        if isinstance(scores, Exception) or not np.isfinite(scores).all():
             raise ModelError(f"the model fails ({seen}), and on a text it answered before too: it is broken") from cause
-
-    @staticmethod
-    def _join(answers: list[Answer]) -> Answer:
-        failures: dict[int, RecordError] = {}
-        start = 0
-        for answer in answers:
-            failures.update({start + row: error for row, error in answer.failures.items()})
-            start += len(answer.scores_NL)
-        return Answer(np.concatenate([answer.scores_NL for answer in answers]), failures)
 
 
 def encode_each(
@@ -159,23 +165,51 @@ def encode_each(
     """
     try:
         return encode(texts), {}
-    except Exception:  # noqa: BLE001 - one text at a time shows which it was
-        failures: dict[int, RecordError] = {}
-        batches = []
-        for row, text in enumerate(texts):
-            try:
-                batches.append(encode([text]))
-            except Exception as error:  # noqa: BLE001 - blamed on the text, once the tokenizer is known to work
-                name = type(error).__name__
-                failures[row] = RecordError("tokenize", name, f"the tokenizer fails on this text: {name}")
-                batches.append(_encode_empty(encode, error))
-        return TokenBatch.concatenate(batches), failures
+    except Exception as error:  # noqa: BLE001 - halving shows which text it was
+        if len(texts) < 2:
+            blank = _encode_blank(encode, len(texts), error)
+            name = type(error).__name__
+            return blank, {
+                row: RecordError("tokenize", name, f"the tokenizer fails on this text: {name}")
+                for row in range(len(texts))
+            }
+    middle = len(texts) // 2
+    first, failures = encode_each(encode, texts[:middle])
+    second, more = encode_each(encode, texts[middle:])
+    return TokenBatch.concatenate([first, second]), {**failures, **{middle + row: more[row] for row in more}}
 
 
-def _encode_empty(encode: Callable[[Sequence[str]], TokenBatch], cause: Exception) -> TokenBatch:
+def _encode_blank(encode: Callable[[Sequence[str]], TokenBatch], num_texts: int, cause: Exception) -> TokenBatch:
     try:
-        return encode([""])
+        return encode([""]).take(range(num_texts))
     except Exception:  # noqa: BLE001 - any failure means the same
         raise ModelError(
             f"the tokenizer fails ({type(cause).__name__}), and on an empty text too: it is broken"
         ) from cause
+
+
+def _size(work: Work) -> int:
+    """What the memory of a call grows with."""
+    return len(work) * int(work.lengths_N.max()) if isinstance(work, TokenBatch) else len(work)
+
+
+def _join(answers: Sequence[Answer]) -> Answer:
+    failures: dict[int, RecordError] = {}
+    start = 0
+    for answer in answers:
+        failures.update({start + row: error for row, error in answer.failures.items()})
+        start += len(answer.scores_NL)
+    return Answer(np.concatenate([answer.scores_NL for answer in answers]), failures)
+
+
+def _free_memory(error: BaseException) -> None:
+    """Let go of the tensors of a failed call: the frames of its tracebacks hold them, and the next call needs the room.
+
+    See "My out of memory exception handler can't allocate memory" in PyTorch's FAQ.
+    """
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        traceback.clear_frames(link.__traceback__)
+        link = link.__cause__ or link.__context__

@@ -99,6 +99,6 @@ class MicroBatchMetrics:
     metrics: Metrics
     classifier: str
 
-    def micro_batch(self, *, records: int, tokens: int, padded_tokens: int, seconds: float) -> None:
+    def micro_batch(self, *, records: int, tokens: int, padded_tokens: int) -> None:
         """A micro-batch was run."""
         self.metrics.batch(self.classifier, records, tokens or None, padded_tokens or None)

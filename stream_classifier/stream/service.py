@@ -75,6 +75,8 @@ class ClassifierService(Service):
         on_hang: called when a forward pass hangs: a thread cannot be ended, only the process.
     """
 
+    mundane_level = "debug"
+
     def __init__(
         self,
         classifiers: Sequence[tuple[ModelSettings, str | TextModel]],

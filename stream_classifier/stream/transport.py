@@ -134,6 +134,8 @@ class _BatchScheduler(DefaultSchedulingStrategy):
 class _BatchConsumerThread(driver.AIOKafkaConsumerThread):
     """Reads committed records only, and no more of them than the consumer has room for."""
 
+    mundane_level = "debug"
+
     def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = "read_committed"
@@ -156,6 +158,8 @@ class _BatchConsumerThread(driver.AIOKafkaConsumerThread):
 
 class BatchConsumer(driver.Consumer):
     """A Faust consumer that hands on record batches and commits behind a watermark."""
+
+    mundane_level = "debug"
 
     _thread: _BatchConsumerThread
 

@@ -2,7 +2,8 @@
 
 The consumer starts a span for every record batch it hands on and finishes it when all that the batch produced is
 acknowledged. The watermark of a partition is the offset behind its longest finished prefix: it never passes unfinished
-work, in whatever order spans finish. Dropped spans (their partition was taken away, or is read again) never count.
+work, in whatever order spans finish. Dropped spans (their partition was taken away, or is read again) never count, and
+once all work was abandoned nothing counts any more.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class Span:
         first, last: the offsets of its first and last record.
         num_records, num_bytes: what it holds in memory.
         finished: everything it produced is acknowledged.
-        dropped: the partition was taken away or is read again: nothing of it may be produced or committed any more.
+        dropped: the partition was taken away or is read again, or all was abandoned: nothing of it may be produced or
+            committed any more.
     """
 
     partition: TopicPartition
@@ -58,9 +60,15 @@ class Watermark:
     def __init__(self) -> None:
         self._spans: dict[TopicPartition, deque[Span]] = {}
         self._offsets: dict[TopicPartition, int] = {}
+        self._abandoned = False
 
     def start(self, partition: TopicPartition, first: int, last: int, num_records: int, num_bytes: int) -> Span:
-        """A new span behind all others of its partition; `first` must lie behind their last offsets."""
+        """A new span behind all others of its partition; `first` must lie behind their last offsets.
+
+        After `abandon` it is a dropped one: to count it would commit past what was abandoned.
+        """
+        if self._abandoned:
+            return Span(partition, first, last, num_records, num_bytes, dropped=True)
         spans = self._spans.setdefault(partition, deque())
         if spans and first <= spans[-1].last:
             raise ValueError(f"{partition}: offset {first} was already handed on (up to {spans[-1].last})")
@@ -94,7 +102,8 @@ class Watermark:
         return dropped
 
     def abandon(self) -> list[Span]:
-        """Drop all unfinished spans but keep what may be committed; returns them."""
+        """Drop all unfinished spans for good, but keep what may be committed; returns them. There is no way back."""
+        self._abandoned = True
         dropped = [span for spans in self._spans.values() for span in spans if not span.finished]
         for span in dropped:
             span.dropped = True

@@ -92,7 +92,9 @@ def test_a_taken_web_port_is_refused(embedded_broker: Broker, start_worker: Star
     assert f"web.port {port}" in worker.log
 
 
-def test_a_missing_topic_is_refused_when_topics_are_not_made(broker: Broker, start_worker: Start, unique_name: Name) -> None:
+def test_a_missing_topic_is_refused_when_topics_are_not_made(
+    broker: Broker, start_worker: Start, unique_name: Name
+) -> None:
     source = unique_name("source")
     broker.create_topic(source)
     worker = start_worker(broker, classifiers=[null(source)], app={"create_topics": False}, ready=False)

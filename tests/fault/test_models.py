@@ -66,9 +66,7 @@ class Scene:
 
 
 @pytest.fixture
-def scene(
-    embedded_broker: Broker, unique_name: Callable[[str], str], tmp_path: Path
-) -> Iterator[Scene]:
+def scene(embedded_broker: Broker, unique_name: Callable[[str], str], tmp_path: Path) -> Iterator[Scene]:
     """A scene of its own, ended with the test."""
     made = Scene(embedded_broker, unique_name("poisoned"), tmp_path)
     yield made

@@ -41,7 +41,12 @@ def start_app(tmp_path: Path) -> Iterator[Callable[..., FaustApp]]:
     apps: list[FaustApp] = []
 
     def start(script: str, broker: Broker, prefix: str, partitions: int = 2) -> FaustApp:
-        environ = {"BROKER": broker.bootstrap, "PREFIX": prefix, "PARTITIONS": str(partitions), "PORT": str(free_port())}
+        environ = {
+            "BROKER": broker.bootstrap,
+            "PREFIX": prefix,
+            "PARTITIONS": str(partitions),
+            "PORT": str(free_port()),
+        }
         apps.append(FaustApp(script, tmp_path, environ))
         return apps[-1]
 

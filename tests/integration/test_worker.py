@@ -146,7 +146,9 @@ def test_routes_get_copies_by_decision_and_by_label(broker: Broker, start_worker
     assert bodies(f"{source}.odd", odd) == sorted(odd)
 
 
-def test_results_go_by_key_where_partition_counts_differ(broker: Broker, start_worker: Start, unique_name: Name) -> None:
+def test_results_go_by_key_where_partition_counts_differ(
+    broker: Broker, start_worker: Start, unique_name: Name
+) -> None:
     source = unique_name("source")
     broker.create_topic(source, partitions=3)
     broker.create_topic(f"{source}.results", partitions=2)
@@ -198,7 +200,7 @@ def test_two_workers_share_a_group_one_joins_late_and_one_stops(
     first = start_worker(broker, classifiers=classifiers, app={"id": group})
     second = start_worker(broker, classifiers=classifiers, app={"id": group})
     produce(2000, 4000)
-    second.wait_for(lambda: 'lag_records{partition' in second.get("/metrics")[1], 60, "given partitions")
+    second.wait_for(lambda: "lag_records{partition" in second.get("/metrics")[1], 60, "given partitions")
     produce(4000, 5000)
     assert first.stop() == 0
     produce(5000, total)

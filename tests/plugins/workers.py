@@ -1,9 +1,9 @@
 """Workers for tests: `stream-classifier run` as a process of its own, with its configuration in a file.
 
-    def test_something(broker, start_worker, unique_name):
-        worker = start_worker(broker, classifiers=[{"name": "null", "model": "null", "source": …, "sink": …}])
-        …
-        assert worker.stop() == 0
+def test_something(broker, start_worker, unique_name):
+    worker = start_worker(broker, classifiers=[{"name": "null", "model": "null", "source": …, "sink": …}])
+    …
+    assert worker.stop() == 0
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ class Worker:
         deadline = time.monotonic() + timeout_s
         while not condition():
             if self.process.poll() is not None:
-                pytest.fail(f"the worker ended with {self.process.returncode} before it was {what}:\n{self.log[-3000:]}")
+                pytest.fail(
+                    f"the worker ended with {self.process.returncode} before it was {what}:\n{self.log[-3000:]}"
+                )
             if time.monotonic() > deadline:
                 pytest.fail(f"the worker was not {what} within {timeout_s:g} s:\n{self.log[-3000:]}")
             time.sleep(0.05)
