@@ -184,7 +184,10 @@ class Classifier:
     def check_golden(self, *, all: bool = True) -> GoldenReport:
         """Replays the golden cases, or a few of them, and says how far the answers are from the stored ones."""
         cases = self._opened.golden if all else sample(self._opened.golden, _NUM_REPLAYED)
-        logits_NL = self.logits([case.text for case in cases])
+        texts = [case.text for case in cases]
+        # Not cut at max_text_chars, which is the caller's and not the model's.
+        encode = self._opened.encode
+        logits_NL = self.logits(texts) if encode is None else self._logits_of(encode(texts))
         return compare(
             cases, logits_NL, probabilities=self._opened.calibration.probabilities, allowed=tolerance(self.dtype)
         )

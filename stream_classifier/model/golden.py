@@ -27,6 +27,7 @@ __all__ = [
     "read_golden",
     "sample",
     "tolerance",
+    "unsteady",
     "write_golden",
 ]
 
@@ -113,6 +114,19 @@ def compare(
     return GoldenReport(
         len(cases), tuple(int(i) for i in np.flatnonzero(~holds_N)), float(difference_N.max(initial=0.0)), allowed
     )
+
+
+def unsteady(
+    logits_NL: NDArray[Any], rounded_NL: NDArray[Any], *, probabilities: Callable[[NDArray[Any]], NDArray[Any]]
+) -> NDArray[np.bool_]:
+    """Bool `[N]`: whose probabilities rounding to bfloat16 alone moves by more than half of what is allowed there.
+
+    Such a text is no golden case: with it a healthy model would differ from itself on another machine. It lies near
+    a tie, where p·(1 - p) is large. `rounded_NL` are the logits in bfloat16.
+    """
+    difference_NL = np.abs(probabilities(rounded_NL) - probabilities(logits_NL))
+    unsteady_N: NDArray[np.bool_] = difference_NL.max(axis=1, initial=0.0) > tolerance("bfloat16") / 2
+    return unsteady_N
 
 
 def read_golden(path: Path, *, num_labels: int) -> tuple[GoldenCase, ...]:

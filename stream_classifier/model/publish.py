@@ -7,6 +7,7 @@ reader finds the old model or the new one, never half of one.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -14,14 +15,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from stream_classifier.errors import ConfigError
 from stream_classifier.model.classifier import Classifier
-from stream_classifier.model.directory import CONFIG_NAME, file_sha256, files_read
-from stream_classifier.model.golden import GOLDEN_NAME, write_golden
+from stream_classifier.model.directory import CONFIG_NAME, file_sha256, files_read, read
+from stream_classifier.model.golden import GOLDEN_NAME, unsteady, write_golden
 from stream_classifier.model.manifest import MANIFEST_NAME, SCHEMA, manifest_digest, parse_manifest
 from stream_classifier.model.tokenization import without_surrogates
 
 __all__ = ["finish_directory", "replace_directory", "write_manifest"]
+
+logger = logging.getLogger(__name__)
 
 _PACKAGES = ("stream-classifier", "torch", "transformers", "tokenizers")
 
@@ -29,12 +34,13 @@ _PACKAGES = ("stream-classifier", "torch", "transformers", "tokenizers")
 def finish_directory(directory: Path, content: Mapping[str, Any], *, golden_texts: Sequence[str] = ()) -> str:
     """Completes a directory that holds the model and its fast tokenizer: golden.jsonl, classifier.json.
 
-    Blocks: it loads the model once to answer the golden texts in float32 on the CPU, and once more to check all.
+    Blocks: it loads the model once to answer the golden texts on the CPU, and once more to check all.
 
     Args:
         directory: not in use by a reader; see `replace_directory`.
         content: classifier.json without `schema` and `files`, which are filled in; `versions` gets the libraries'.
-        golden_texts: a few dozen texts; none: no golden.jsonl, and one that is there stays as it is.
+        golden_texts: a few dozen texts, of which those near a tie are left out with a warning (see golden.unsteady);
+            none: no golden.jsonl, and one that is there stays as it is.
 
     Returns:
         The digest, "sha256:…".
@@ -47,9 +53,7 @@ def finish_directory(directory: Path, content: Mapping[str, Any], *, golden_text
         texts = [without_surrogates(text) for text in golden_texts]
         (directory / GOLDEN_NAME).unlink(missing_ok=True)
         write_manifest(directory, content)
-        classifier = Classifier.load(directory, device="cpu", dtype="float32")
-        logits_NL = classifier.logits(texts)
-        write_golden(directory / GOLDEN_NAME, texts, logits_NL, classifier.decide(logits_NL).probabilities_NL)
+        _write_golden(directory, texts)
         digest = write_manifest(directory, content)
     Classifier.load(directory, device="cpu", dtype="float32")
     return digest
@@ -99,6 +103,17 @@ def replace_directory(aside: Path, target: Path) -> None:
     aside.rename(target)
     _sync(target.parent)
     _remove(old)
+
+
+def _write_golden(directory: Path, texts: list[str]) -> None:
+    classifier = Classifier.load(directory, device="cpu", dtype="float32")
+    rounded = Classifier.load(directory, device="cpu", dtype="bfloat16")
+    probabilities = read(directory).calibration.probabilities
+    logits_NL = classifier.logits(texts)
+    kept = np.flatnonzero(~unsteady(logits_NL, rounded.logits(texts), probabilities=probabilities))
+    if len(kept) < len(texts):
+        logger.warning("%d of %d golden texts lie too near a tie to be golden", len(texts) - len(kept), len(texts))
+    write_golden(directory / GOLDEN_NAME, [texts[i] for i in kept], logits_NL[kept], probabilities(logits_NL[kept]))
 
 
 def _sync(path: Path) -> None:

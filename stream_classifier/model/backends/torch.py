@@ -64,8 +64,12 @@ class TorchBackend:
 
     @property
     def batch_tokens(self) -> int:
-        """Tokens, padding included, of a micro-batch that keeps the device busy and a texts' wait short."""
-        return 32768 if self._pinned else 4096
+        """Tokens, padding included, of a micro-batch: enough to keep the device busy, no more, for short waits.
+
+        On a 2-core CPU a 6-layer, 384-wide BERT in bfloat16 answered 332, 341, 333, 323 and 304 texts/s with 512, 1024,
+        2048, 4096 and 8192 tokens: beyond the cache, larger is slower.
+        """
+        return 16384 if self._pinned else 1024
 
     def forward(self, batch: TokenBatch) -> NDArray[np.float32]:
         """Logits, float32 `[N, L]`. Whatever the texts' neighbours are, theirs differ by rounding alone.
@@ -148,14 +152,15 @@ def _load(directory: ModelDirectory, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForSequenceClassification
 
     try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            directory.path,
-            dtype=dtype,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
+        with _no_progress_bar():
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                directory.path,
+                dtype=dtype,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
     except (OSError, RuntimeError, ValueError, ImportError, KeyError, TypeError) as error:
         reason = str(error).strip().split("\n")[0]
         problem = f"transformers does not load it ({type(error).__name__}: {reason})"
@@ -165,6 +170,21 @@ def _load(directory: ModelDirectory, dtype: torch.dtype) -> Any:
         problem = f"its weights lack {', '.join(missing[:4])}, {len(missing)} tensors in all"
         raise ModelDirectoryError(directory.path, problem, "save the whole model, its head included")
     return model
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """transformers draws one for loading weights; stderr is for log lines."""
+    from transformers.utils import logging as transformers_logging
+
+    if not transformers_logging.is_progress_bar_enabled():
+        yield
+        return
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers' own
+    try:
+        yield
+    finally:
+        transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]  # transformers' own
 
 
 @contextmanager
