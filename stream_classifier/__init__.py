@@ -19,8 +19,8 @@ if TYPE_CHECKING:
         TransientError,
     )
     from stream_classifier.model.classifier import Classifier
-    from stream_classifier.records import Prediction
     from stream_classifier.model.protocols import TextModel
+    from stream_classifier.records import Prediction
     from stream_classifier.stream.plugin import StreamClassifier
 
 __version__ = "0.1.0"

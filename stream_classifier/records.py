@@ -28,7 +28,7 @@ Header = tuple[str, bytes]
 
 
 class SourceRecord(Protocol):
-    """A record as it was read: aiokafka's ConsumerRecord is one. `timestamp` is in ms since 1970, -1 or None for none."""
+    """A record as it was read; aiokafka's ConsumerRecord is one. `timestamp`: ms since 1970; -1 or None for none."""
 
     @property
     def topic(self) -> str: ...

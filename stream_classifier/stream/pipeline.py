@@ -1,9 +1,9 @@
 """The way of a record batch: decode → tokenize → infer → decide → deliver → finished.
 
-One pipeline for each source topic, shared by all its classifiers. Record batches overlap; each step is done once a batch
-and off the event loop; outputs leave in the order of their partition (lanes.py). Nothing here is bounded, because the
-consumer reads no more than the budget allows (budget.py). Whatever fails for one record becomes its dead letter; whatever
-fails for all raises out of `run` and stops the worker.
+One pipeline for each source topic, shared by all its classifiers. Record batches overlap; each step is done once a
+batch and off the event loop; outputs leave in the order of their partition (lanes.py). Nothing here is bounded, because
+the consumer reads no more than the budget allows (budget.py). Whatever fails for one record becomes its dead letter;
+whatever fails for all raises out of `run` and stops the worker.
 """
 
 from __future__ import annotations

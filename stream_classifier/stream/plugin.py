@@ -3,8 +3,8 @@
     app = faust.App("support", broker="kafka://localhost:9092")
     intents = StreamClassifier(app, model="models/intent", source="support.messages", sink="support.intents")
 
-Constructing one registers it; everything else happens when the app starts: the batch transport replaces Faust's own, one
-agent for each source hands its record batches to the service, and the service starts between the web server and the
+Constructing one registers it; everything else happens when the app starts: the batch transport replaces Faust's own,
+one agent for each source hands its record batches to the service, and the service starts between the web server and the
 consumer. Agents, tables and timers of the user's own go on as they are, on topics of their own.
 """
 
@@ -228,8 +228,9 @@ class AppClassifiers:
             if taken and name not in ours:
                 topic = min(taken)
                 raise ConfigError(
-                    f"agent {name} consumes {topic!r}, which belongs to the classifiers that have it as source; read their "
-                    "sink instead, or leave out source= and sink= and call classify(stream, text=…) inside the agent"
+                    f"agent {name} consumes {topic!r}, which belongs to the classifiers that have it as source; "
+                    "read their sink instead, or leave out source= and sink= and call classify(stream, text=…) "
+                    "inside the agent"
                 )
 
     def install_transport(self) -> None:

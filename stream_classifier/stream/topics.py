@@ -110,7 +110,8 @@ async def prepare_topics(
 def _refuse_missing(topics: Sequence[str], create: bool, role: str) -> None:
     if topics and not create:
         raise ConfigError(
-            f"{role} topic {topics[0]!r} does not exist (or we may not see it); create it, or set app.create_topics = true"
+            f"{role} topic {topics[0]!r} does not exist, or we may not see it; "
+            "create it, or set app.create_topics = true"
         )
 
 

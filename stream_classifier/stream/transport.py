@@ -35,7 +35,7 @@ from stream_classifier.stream.watermark import Span, TopicPartition, Watermark
 __all__ = ["BatchConsumer", "BatchTransport", "Intake", "RecordBatch"]
 
 _POLL_OTHERS_S = 0.05
-"""How long a fetch for other topics may last while batch topics wait for room: the longest pause after room comes back."""
+"""How long a fetch for other topics may last while batch topics wait for room, which may come back meanwhile."""
 
 
 @dataclass
@@ -229,7 +229,7 @@ class BatchConsumer(driver.Consumer):
         self._unacked_messages.discard(message)
 
     def drop(self, partitions: Iterable[TopicPartition]) -> None:
-        """Forget what is in flight of these partitions: it is neither produced nor committed, and will be read again."""
+        """Forget what is in flight of these partitions: not produced, not committed, read again by the next owner."""
         self._release(self.watermark.drop(partitions))
 
     def abandon(self) -> None:
@@ -292,7 +292,7 @@ class BatchConsumer(driver.Consumer):
             if not await self.drain(timeout_s):
                 self.drained_in_time = False
                 self.log.warning(
-                    "%d records were still in flight after %.1f s: they are dropped here and read again by the next owner",
+                    "%d records were still in flight after %.1f s: dropped here, read again by the next owner",
                     self.intake.budget.records,
                     timeout_s,
                 )
@@ -302,8 +302,8 @@ class BatchConsumer(driver.Consumer):
             self._draining = False
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        # Stock pops the acknowledged offsets of revoked partitions before its last commit (consumer.py:657-664), so what
-        # was delivered since the commit before would be repeated: commit while they are known.
+        # Stock pops the acknowledged offsets of revoked partitions before its last commit (consumer.py:657-664), so
+        # what was delivered since the commit before would be repeated: commit while they are known.
         app = self.app
         if revoked and not app.should_stop:
             self.stop_flow()

@@ -1,7 +1,7 @@
 """The hooks of Faust, mode and aiokafka that the transport stands on, half of them private: their names and signatures.
 
-When one of these fails after an upgrade, read stream_classifier/stream/transport.py, plugin.py and producer.py against the
-new version before widening the range in pyproject.toml.
+When one fails after an upgrade, read stream/transport.py, plugin.py and producer.py against the new version before
+widening the range in pyproject.toml.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def test_own_agents_tables_and_timers_run_beside_classifiers(
     def values(topic: str, count: int) -> list[dict]:
         return [json.loads(r.value) for r in broker.consume_all(f"{prefix}.{topic}", count=count, timeout_s=60)]
 
-    expected = sorted((null_answer(text)[0] for text in texts))
+    expected = sorted(null_answer(text)[0] for text in texts)
     assert sorted(value["label"] for value in values("first", 500)) == expected
     assert sorted(value["label"] for value in values("second", 500)) == sorted("ab"[name == "odd"] for name in expected)
     assert sorted(value["count"] for value in values("counted", 20)) == list(range(1, 21))

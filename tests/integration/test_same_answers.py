@@ -15,7 +15,7 @@ from stream_classifier import Classifier
 from tests.plugins.brokers import Broker, Record
 from tests.plugins.workers import Worker
 
-WORDS = "shares fell after the match while parliament voted on a new phone budget and the film opened".split()
+WORDS = ["shares", "fell", "after", "the", "match", "while", "parliament", "voted", "on", "a", "new", "phone", "budget"]
 TEXTS = [" ".join(WORDS[(i * 7 + j) % len(WORDS)] for j in range(1 + (i * i) % 90)) for i in range(60)]
 TEXTS += ["", "naïve café, 東京 and 🙂", "nul \x00 inside", "word " * 3000]
 

@@ -1,4 +1,4 @@
-"""A Faust app whose own agents, table and timer run beside two classifiers that share a source, and one inside an agent.
+"""A Faust app: agents, a table and a timer beside two classifiers that share a source, and one inside an agent.
 
 Run by test_faust_app.py: `python beside.py worker`, with BROKER, PREFIX, PARTITIONS and PORT in the environment.
 """
