@@ -165,7 +165,7 @@ def _hub_snapshot(name: str) -> Path:
 
     try:
         return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
+    except Exception as error:  # its own errors, the network's and the file system's have no common root
         problem = f"there is no such directory, and no such model could be had from the Hub ({type(error).__name__})"
         fix = "check the path, or fetch the model into the Hub's cache while online"
         raise ModelDirectoryError(name, problem, fix) from error
