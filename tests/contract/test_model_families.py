@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stream_classifier.model.backends.first_token import FirstTokenLayer
+from stream_classifier.model.backends.torch import TorchBackend
 from stream_classifier.model.classifier import Classifier
+from stream_classifier.model.directory import read
 from tests.plugins.models import FAMILIES, TEXTS, make_directory
 
 # transformers' deberta_v2 module still scripts its functions when it is imported
@@ -42,6 +45,13 @@ def test_batch_answers_as_plain_transformers_does_text_by_text(directory: Path, 
     batch = classifier.encode(TEXTS)
 
     np.testing.assert_allclose(classifier.forward(batch), plain, atol=_CLOSE)
+
+
+def test_last_layer_is_cut_to_the_first_token_where_the_head_reads_no_other(directory: Path) -> None:
+    backend = TorchBackend(read(directory), device="cpu", dtype="float32")
+    cut = any(isinstance(module, FirstTokenLayer) for module in backend._model.modules())
+
+    assert cut == (directory.name in ("bert", "roberta", "electra"))
 
 
 def test_neighbours_change_nothing(classifier: Classifier) -> None:

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from stream_classifier.errors import ConfigError, ModelDirectoryError, TransientError
+from stream_classifier.model.backends.first_token import read_first_token_only
 from stream_classifier.model.directory import ModelDirectory
 from stream_classifier.model.protocols import TokenBatch
 
@@ -49,6 +50,7 @@ class TorchBackend:
         model = _load(directory, self._dtype)
         self._num_labels = len(directory.labels)
         self._pad_id = int(getattr(model.config, "pad_token_id", None) or 0)
+        read_first_token_only(model)
         self._model = model.to(self._device).eval()
         self._pinned = self._device.type == "cuda"
 
