@@ -1,0 +1,36 @@
+"""Makes the models that `stream_classifier` loads: read a table, split it, fine-tune, measure, write a model directory.
+
+The public functions are loaded on first use: importing this package pulls in neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from training.evaluate import Evaluation, evaluate
+    from training.fit import FitResult, fit
+    from training.settings import FitSettings
+
+__all__ = ["Evaluation", "FitResult", "FitSettings", "evaluate", "fit"]
+
+_HOMES = {
+    "Evaluation": "training.evaluate",
+    "FitResult": "training.fit",
+    "FitSettings": "training.settings",
+    "evaluate": "training.evaluate",
+    "fit": "training.fit",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

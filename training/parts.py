@@ -1,0 +1,84 @@
+"""The rows of a fit: to train on, to validate on and, where there are any, to test on, with the labels they have.
+
+Everything about the data that can be refused is refused here, before a model is loaded.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from stream_classifier.model.labels import guess_positive, index_of
+from training.data import Table, check_known_labels, find_sources, labels_of, read_table
+from training.settings import FitSettings
+from training.splits import split_table
+
+__all__ = ["Parts", "read_parts"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The rows of a fit.
+
+    Attributes:
+        train, validation: never empty.
+        test: None where there is no file for it.
+        labels: those of the training file, sorted: the order of the logits.
+        positive_label: as set, or for sentiment guessed from the labels; else None.
+    """
+
+    train: Table
+    validation: Table
+    test: Table | None
+    labels: tuple[str, ...]
+    positive_label: str | None
+
+    def indices(self, table: Table) -> list[int]:
+        """The index of each row's label in `labels`."""
+        index = {label: i for i, label in enumerate(self.labels)}
+        return [index[label] for label in table.labels]
+
+
+def read_parts(
+    data: str | Path, *, settings: FitSettings, validation: str | Path | None = None, test: str | Path | None = None
+) -> Parts:
+    """Reads and divides the rows; arguments as for `training.fit`.
+
+    Raises:
+        ConfigError: files, columns, rows or labels that cannot be used.
+    """
+    sources = find_sources(Path(data), validation=_path(validation), test=_path(test))
+    train = read_table(sources.train, settings.columns)
+    labels = labels_of(train)
+    positive_label = settings.positive_label
+    if positive_label is not None:
+        index_of(positive_label, labels, setting="--positive-label")
+    elif settings.task == "sentiment":
+        positive_label = guess_positive(labels)
+    if sources.validation is None:
+        train, validation_table = split_table(train, share=settings.validation_share, seed=settings.seed)
+    else:
+        validation_table = _read_known(sources.validation, settings, labels, train)
+    test_table = None if sources.test is None else _read_known(sources.test, settings, labels, train)
+    num_test = 0 if test_table is None else len(test_table)
+    logger.info(
+        "%d rows to train on, %d to validate on, %d to test on; %d labels",
+        len(train),
+        len(validation_table),
+        num_test,
+        len(labels),
+    )
+    return Parts(train, validation_table, test_table, labels, positive_label)
+
+
+def _read_known(path: Path, settings: FitSettings, labels: tuple[str, ...], train: Table) -> Table:
+    table = read_table(path, settings.columns)
+    check_known_labels(table, labels, known_from=train.source)
+    return table
+
+
+def _path(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path)

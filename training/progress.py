@@ -1,0 +1,34 @@
+"""Progress bars on a terminal's standard error; silence anywhere else, where lines of the log say how far it is."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+from tqdm import tqdm
+
+__all__ = ["TqdmHandler", "bar"]
+
+
+def bar(total: int, what: str, *, unit: str, shown: bool) -> tqdm[Any]:
+    """A bar over `total` units; hidden when not `shown` and when standard error is no terminal."""
+    return tqdm(
+        total=total,
+        desc=what,
+        unit=unit,
+        unit_scale=True,
+        file=sys.stderr,
+        disable=None if shown else True,
+        leave=False,
+    )
+
+
+class TqdmHandler(logging.Handler):
+    """Writes log lines to standard error above the bars, not through them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            tqdm.write(self.format(record), file=sys.stderr)
+        except Exception:  # noqa: BLE001 - what logging.StreamHandler does: a log line never breaks the work
+            self.handleError(record)
