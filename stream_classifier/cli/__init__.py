@@ -21,6 +21,7 @@ PROGRAM = "stream-classifier"
 
 COMMANDS = {
     "run": "stream_classifier.cli.run:command",
+    "demo": "stream_classifier.cli.demo:command",
     "classify": "stream_classifier.cli.classify:command",
     "check": "stream_classifier.cli.check:command",
     "config": "stream_classifier.cli.config:command",

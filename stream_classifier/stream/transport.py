@@ -37,6 +37,9 @@ __all__ = ["BatchConsumer", "BatchTransport", "Intake", "RecordBatch"]
 _POLL_OTHERS_S = 0.05
 """How long a fetch for other topics may last while batch topics wait for room, which may come back meanwhile."""
 
+_FETCH_MAX_WAIT_MS = 100
+"""Faust asks brokers to answer an empty fetch after 1.5 s; the embedded broker answers any fetch only then."""
+
 
 @dataclass
 class Intake:
@@ -77,7 +80,6 @@ class RecordBatch:
         "timestamp",
         "timestamp_type",
         "topic",
-        "value",
     )
 
     span: Span
@@ -93,12 +95,16 @@ class RecordBatch:
         self.timestamp_type = 0
         self.headers: list[tuple[str, bytes]] | None = None
         self.key = None
-        self.value = self
         self.checksum = None
         self.serialized_key_size = self.serialized_value_size = -1
 
     def __len__(self) -> int:
         return len(self.records)
+
+    @property
+    def value(self) -> RecordBatch:
+        """Itself. Not an attribute: a batch that refers to itself would stay in memory until the collector runs."""
+        return self
 
     @property
     def num_bytes(self) -> int:
@@ -139,6 +145,7 @@ class _BatchConsumerThread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = "read_committed"
+        consumer._fetch_max_wait_ms = _FETCH_MAX_WAIT_MS
         return consumer
 
     async def getmany(
