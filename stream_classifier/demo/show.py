@@ -23,7 +23,7 @@ from stream_classifier.errors import ConfigError, FatalError
 
 __all__ = ["show"]
 
-_THRESHOLD = 0.8
+_THRESHOLD = 0.9
 _READY_S = 120.0
 _DONE_S = 120.0
 _PARTITIONS = 2

