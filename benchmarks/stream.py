@@ -23,7 +23,7 @@ from benchmarks.kafka import PARTITIONS, Kafka, apache_kafka
 from benchmarks.report import environment, print_table, spread, summary, verdict, write
 
 OURS = 'model = "null"\nthreshold = 0.75\nbatch = { max_records = 1000 }'
-"""A model that costs nothing gains from micro-batches as large as the record batches; a real one is batched by tokens."""
+"""A model that costs nothing gains from micro-batches as large as the record batches."""
 WORDS = ("card", "lost", "order", "late", "refund", "please", "app", "login", "invoice", "cancel", "today", "thanks")
 TARGET_RATIO = 30.0
 TARGET_CPU_US = 10.0

@@ -9,18 +9,18 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from training.evaluate import Evaluation, evaluate
-    from training.fit import FitResult, fit
+    from training.evaluation import Evaluation, evaluate
+    from training.fitting import FitResult, fit
     from training.settings import FitSettings
 
 __all__ = ["Evaluation", "FitResult", "FitSettings", "evaluate", "fit"]
 
 _HOMES = {
-    "Evaluation": "training.evaluate",
-    "FitResult": "training.fit",
+    "Evaluation": "training.evaluation",
+    "FitResult": "training.fitting",
     "FitSettings": "training.settings",
-    "evaluate": "training.evaluate",
-    "fit": "training.fit",
+    "evaluate": "training.evaluation",
+    "fit": "training.fitting",
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from training.evaluate import Evaluation
+from training.evaluation import Evaluation
 
 __all__ = ["model_card"]
 

@@ -21,7 +21,7 @@ from training.data import Columns
 from training.settings import FitSettings
 
 if TYPE_CHECKING:
-    from training.evaluate import Evaluation
+    from training.evaluation import Evaluation
 
 __all__ = ["main"]
 
@@ -141,7 +141,7 @@ def fit(
     settings = FitSettings(
         columns=_columns(text_column, label_column), golden_texts=_golden_texts(golden_texts), **options
     )
-    from training.fit import fit as run_fit
+    from training.fitting import fit as run_fit
 
     result = run_fit(
         data, out, settings=settings, validation=validation, test=test, overwrite=overwrite, show_progress=not quiet
@@ -169,7 +169,7 @@ def evaluate(
     MODEL is a model directory or a Hub name; DATA a file, or a folder with a file named test.
     """
     _log(quiet=False)
-    from training.evaluate import evaluate as run_evaluate
+    from training.evaluation import evaluate as run_evaluate
 
     columns = _columns(text_column, label_column)
     evaluation = run_evaluate(model, data, columns=columns, device=device, dtype=dtype)

@@ -26,7 +26,7 @@ from training.calibrate import fit_temperature
 from training.card import model_card
 from training.data import TEXT_JOIN
 from training.encoder import Encoder, default_base, load_encoder, quiet_transformers
-from training.evaluate import Evaluation, evaluate_table
+from training.evaluation import Evaluation, evaluate_table
 from training.export import check_target, finish, pick_golden, save_files, written_aside
 from training.loop import TrainingHistory, pad_tokens, token_rows, train
 from training.parts import Parts, read_parts
