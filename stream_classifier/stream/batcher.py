@@ -26,7 +26,7 @@ from stream_classifier.stream.recovery import Answer, Recovery, W
 
 __all__ = ["Batcher", "Limits", "Observer", "TextList"]
 
-_WINDOW_BATCHES = 8
+_WINDOW_BATCHES = 32
 """Micro-batches planned at once: the more, the less padding, and the longer a request may wait for its batch-mates."""
 _QUEUED = 2
 """Micro-batches handed to the inference thread at once: one runs, the next is ready when it ends."""
