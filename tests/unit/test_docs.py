@@ -1,0 +1,53 @@
+"""The documentation holds what it says: links lead somewhere, configurations load, code compiles, commands exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from stream_classifier import config
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    return [
+        (f"{page.relative_to(ROOT)}-{number}", body)
+        for page in PAGES
+        for number, (kind, body) in enumerate(BLOCK.findall(page.read_text(encoding="utf-8")))
+        if kind == language
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files(page: Path) -> None:
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    links = [link.split("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    assert [link for link in links if link and not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize(("where", "body"), blocks("toml"), ids=[where for where, _ in blocks("toml")])
+def test_configurations_load(where: str, body: str, tmp_path: Path) -> None:
+    if "[[classifier]]" not in body:
+        pytest.skip("a fragment")
+    file = tmp_path / "pipeline.toml"
+    file.write_text(body, encoding="utf-8")
+    assert config.load(file, environ={}).classifiers
+
+
+@pytest.mark.parametrize(("where", "body"), blocks("python"), ids=[where for where, _ in blocks("python")])
+def test_code_compiles(where: str, body: str) -> None:
+    compile(body, where, "exec")
+
+
+def test_make_targets_and_commands_of_the_readme_exist() -> None:
+    from stream_classifier.cli import COMMANDS
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert set(re.findall(r"\bmake (\w+)\b", readme)) - {"the"} <= targets
+    assert set(re.findall(r"^stream-classifier (\w+)", readme, re.MULTILINE)) <= set(COMMANDS)
