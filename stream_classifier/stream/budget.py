@@ -47,7 +47,7 @@ class Budget:
         try:
             await asyncio.wait_for(self._until_room(), timeout_s)
         except asyncio.TimeoutError:
-            return False
+            return self.room > 0
         return True
 
     async def _until_room(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from stream_classifier.stream.watermark import Span, TopicPartition, Watermark
 
@@ -78,15 +78,14 @@ class WatermarkAgainstRecords(RuleBasedStateMachine):
             if self.frozen is not None:
                 self.frozen[partition] = None
 
-    @rule(target=spans)
-    def abandon(self):
+    @rule()
+    def abandon(self) -> None:
         before = {partition: self.watermark.offset(partition) for partition in PARTITIONS}
         assert sorted(self.watermark.abandon(), key=id) == sorted(self.live, key=id)
         assert all(span.dropped for span in self.live)
         self.live = []
         self.undelivered = {}
         self.frozen = before
-        return multiple()
 
     @invariant()
     def no_unfinished_record_is_passed(self) -> None:
