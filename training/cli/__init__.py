@@ -1,0 +1,63 @@
+"""The command line `stream-training`, one command a file. Exit codes: 0 done, 1 failed, 2 refused (one line with the
+fix), 130 interrupted, 143 terminated.
+
+Data goes to standard output, all else to standard error. What a command does is in the modules it calls,
+loaded only then.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+import click
+
+from stream_classifier.errors import ConfigError, StreamClassifierError
+from training.cli import evaluate, fit
+from training.cli.options import examples
+
+__all__ = ["cli", "main"]
+
+_TERMINATED = 128 + signal.SIGTERM
+
+
+def main() -> None:
+    """Runs the command line and ends the process with its exit code."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # nothing forks here; unset, tokenizers warns as if it did
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = cli.main(prog_name="stream-training", standalone_mode=False) or 0
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted: nothing was written", err=True)
+        code = 130
+    except ConfigError as error:
+        click.echo(f"error: {error}", err=True)
+        code = 2
+    except (StreamClassifierError, OSError) as error:
+        click.echo(f"error: {error}", err=True)
+        code = 1
+    sys.exit(code)
+
+
+@click.group(
+    epilog=examples(
+        "stream-training fit support.csv --task intent --out models/intent",
+        "stream-training evaluate models/intent test.csv --json",
+    ),
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(package_name="stream-classifier")
+def cli() -> None:
+    """Makes and measures the models that stream-classifier serves."""
+
+
+for _module in (evaluate, fit):
+    cli.add_command(_module.command)
+
+
+def _terminate(signum: int, frame: object) -> None:
+    raise SystemExit(_TERMINATED)
