@@ -31,7 +31,7 @@ from stream_classifier.observe.web import mount
 from stream_classifier.records import Prediction
 from stream_classifier.stream.inline import EventStream, answer_texts, classify_events
 from stream_classifier.stream.service import ClassifierService, ServiceSettings
-from stream_classifier.stream.transport import BatchConsumer, BatchTransport, Intake, RecordBatch
+from stream_classifier.stream.transport import BatchConsumer, BatchTransport, Intake
 
 __all__ = ["AppClassifiers", "StreamClassifier"]
 
@@ -211,8 +211,7 @@ class AppClassifiers:
         async def classify(stream: Any) -> None:
             consumer = cast("BatchConsumer", self.app.consumer)
             async for event in stream.noack().events():
-                consumer.disown(event.message)
-                self.service.submit(cast("RecordBatch", event.value))
+                self.service.submit(consumer.hand_on(event.message))
 
         self.app.agent(topic, name=f"stream-classifier.{source}", concurrency=1)(classify)
 

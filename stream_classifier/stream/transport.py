@@ -231,9 +231,14 @@ class BatchConsumer(driver.Consumer):
             raise TypeError("a record batch is finished with BatchConsumer.finish(), not acknowledged as an event")
         return super().ack(message)
 
-    def disown(self, message: Message) -> None:
-        """Leave the tracking of this message to the watermark: Faust must not wait for its acknowledgement."""
+    def hand_on(self, message: Message) -> RecordBatch:
+        """The batch of a message that an agent was given, from now on worked on; the watermark alone keeps track of it:
+        Faust must not wait for its acknowledgement.
+        """
         self._unacked_messages.discard(message)
+        batch = cast("RecordBatch", message.value)
+        batch.span.handed_on = True
+        return batch
 
     def drop(self, partitions: Iterable[TopicPartition]) -> None:
         """Forget what is in flight of these partitions: not produced, not committed, read again by the next owner."""
@@ -282,9 +287,12 @@ class BatchConsumer(driver.Consumer):
     # Letting go -----------------------------------------------------------------------------------------------------
 
     async def drain(self, timeout_s: float) -> bool:
-        """Wait until nothing is in flight, `timeout_s` at most; whether that was reached."""
+        """Wait until nothing is worked on, `timeout_s` at most; whether that was reached.
+
+        What was read and not handed on does not count: Faust has emptied its agents' queues, nobody will work on it.
+        """
         deadline = monotonic() + timeout_s
-        while self.watermark.pending:
+        while self.watermark.working:
             self._delivered.clear()
             try:
                 await asyncio.wait_for(self._delivered.wait(), deadline - monotonic())
@@ -303,10 +311,20 @@ class BatchConsumer(driver.Consumer):
                     self.intake.budget.records,
                     timeout_s,
                 )
-            await self.commit()
+            await self._commit_delivered()
             self.drop(partitions)
         finally:
             self._draining = False
+
+    async def _commit_delivered(self) -> None:
+        """Commit all that is delivered by now.
+
+        Stock `commit` does nothing while another one runs, which may have begun before the last deliveries: the next
+        owner would repeat them.
+        """
+        while await self.maybe_wait_for_commit_to_finish():
+            pass
+        await self.commit()
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         # Stock pops the acknowledged offsets of revoked partitions before its last commit (consumer.py:657-664), so

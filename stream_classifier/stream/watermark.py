@@ -31,6 +31,7 @@ class Span:
     Attributes:
         first, last: the offsets of its first and last record.
         num_records, num_bytes: what it holds in memory.
+        handed_on: it is worked on; until then it waits in a queue of Faust's, which a rebalance or a stop empties.
         finished: everything it produced is acknowledged.
         dropped: the partition was taken away or is read again, or all was abandoned: nothing of it may be produced or
             committed any more.
@@ -42,6 +43,7 @@ class Span:
     num_records: int
     num_bytes: int
     started_at: float = field(default_factory=monotonic)
+    handed_on: bool = False
     finished: bool = False
     dropped: bool = False
 
@@ -120,6 +122,11 @@ class Watermark:
     def pending(self) -> bool:
         """Whether anything that was read is not yet delivered."""
         return any(self._spans.values())
+
+    @property
+    def working(self) -> bool:
+        """Whether anything is being worked on: what letting go of partitions waits for."""
+        return any(span.handed_on and not span.finished for spans in self._spans.values() for span in spans)
 
     def num_in_flight(self, partition: TopicPartition) -> int:
         """Records of the partition that were read and are not yet delivered."""

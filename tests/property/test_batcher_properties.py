@@ -72,7 +72,7 @@ texts = st.lists(st.integers(1, 30), min_size=1, max_size=60)
 traffic = st.lists(st.lists(texts, max_size=12), min_size=1, max_size=6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(traffic, st.integers(1, 6))
 def test_every_text_gets_its_own_answer_within_the_budget(requests: list[list[list[int]]], memory: int) -> None:
     model = Model(memory)
@@ -107,7 +107,7 @@ def test_a_broken_model_ends_the_run() -> None:
 names = st.lists(st.text(min_size=1, max_size=8).filter(lambda s: s.isprintable()), min_size=2, max_size=5, unique=True)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     names, st.sampled_from(["free", "intent", "multi"]), st.integers(-1, 6), st.integers(0, 2**32 - 1), st.booleans()
 )

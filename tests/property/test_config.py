@@ -48,7 +48,7 @@ def _nearly_right(draw: st.DrawFn) -> dict[str, Any]:
     return tree
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
 @given(
     tree=_nearly_right() | st.dictionaries(_keys | st.sampled_from(["app", "classifier", "web"]), _values, max_size=5)
 )
@@ -64,7 +64,7 @@ def test_a_file_loads_or_is_refused_in_one_line(tmp_path: Path, tree: dict[str, 
     _loads_or_is_refused(file)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
 @given(content=st.binary(max_size=60) | _texts.map(str.encode) | st.text("[]{}\"'=.,#\n\r\\a1 ").map(str.encode))
 def test_any_bytes_load_or_are_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "pipeline.toml"
@@ -75,7 +75,7 @@ def test_any_bytes_load_or_are_refused_in_one_line(tmp_path: Path, content: byte
 _environment_names = st.lists(st.sampled_from([*map(str.upper, KEYS), "APP", "CLASSIFIER", "A", "", "x"]), max_size=4)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
 @given(
     overrides=st.lists(st.builds("{}={}".format, st.lists(_keys, max_size=3).map(".".join), _texts), max_size=2),
     environ=st.dictionaries(_environment_names.map("__".join), st.text(max_size=10), max_size=2),

@@ -1,0 +1,98 @@
+"""The batch consumer without a broker: what it commits when it lets go of its partitions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import faust
+import pytest
+from faust import types
+from faust.types.tuples import Message
+
+from stream_classifier.stream.transport import BatchConsumer, BatchTransport, Intake, RecordBatch
+from tests.plugins.records import record
+
+TP = types.TP("texts", 0)
+
+
+class Consumer(BatchConsumer):
+    """Commits into a list; each commit waits until `proceed` is set."""
+
+    def prepare(self) -> None:
+        self.commits: list[dict[Any, int]] = []
+        self.committing = asyncio.Event()
+        self.proceed = asyncio.Event()
+
+    async def _commit_offsets(self, offsets: Mapping[Any, int], start_new_transaction: bool = True) -> bool:
+        self.committing.set()
+        await self.proceed.wait()
+        self.commits.append(dict(offsets))
+        return True
+
+
+class Transport(BatchTransport):
+    Consumer = Consumer
+
+
+@pytest.fixture
+async def consumer(tmp_path: Any) -> AsyncIterator[Consumer]:
+    app = faust.App("app", broker="kafka://127.0.0.1:1", datadir=str(tmp_path), store="memory://")
+    transport = Transport(app.conf.broker_consumer, app, intake=Intake(topics={"texts"}))
+    made = transport.create_consumer(callback=_nothing, on_partitions_revoked=_nothing, on_partitions_assigned=_nothing)
+    assert isinstance(made, Consumer)
+    made.prepare()
+    yield made
+    made._thread.thread_loop.close()
+
+
+async def _nothing(*args: Any) -> None:
+    """Takes no message."""
+
+
+def read(consumer: Consumer, first: int, last: int) -> Message:
+    """A batch in the message that Faust puts into its agent's queue."""
+    run = [record(offset) for offset in range(first, last + 1)]
+    return consumer._to_message(TP, RecordBatch("texts", 0, run))
+
+
+def hand_on(consumer: Consumer, first: int, last: int) -> RecordBatch:
+    """A batch that the agent took from its queue."""
+    return consumer.hand_on(read(consumer, first, last))
+
+
+async def test_what_is_delivered_while_a_commit_runs_is_committed_before_letting_go(consumer: Consumer) -> None:
+    first, second = hand_on(consumer, 0, 9), hand_on(consumer, 10, 14)
+    consumer.finish(first)
+    timer = asyncio.ensure_future(consumer.commit())
+    await consumer.committing.wait()
+    letting_go = asyncio.ensure_future(consumer._let_go([TP], 5.0))
+    consumer.finish(second)
+    consumer.proceed.set()
+    await letting_go
+    await timer
+    assert consumer.commits == [{TP: 10}, {TP: 15}]
+    assert consumer.watermark.partitions == []
+
+
+async def test_what_is_not_delivered_in_time_is_dropped_and_not_committed(consumer: Consumer) -> None:
+    first, second = hand_on(consumer, 0, 9), hand_on(consumer, 10, 14)
+    consumer.finish(first)
+    consumer.proceed.set()
+    await consumer._let_go([TP], 0.0)
+    assert consumer.commits == [{TP: 10}]
+    assert second.span.dropped
+    assert not consumer.drained_in_time
+    assert consumer.intake.budget.records == 0
+
+
+async def test_a_batch_still_in_the_agents_queue_holds_nothing_up(consumer: Consumer) -> None:
+    worked_on = hand_on(consumer, 0, 9)
+    queued = read(consumer, 10, 14).value  # Faust empties the queue before it lets go: nobody will ever finish this one
+    consumer.finish(worked_on)
+    consumer.proceed.set()
+    await consumer._let_go([TP], 60.0)
+    assert consumer.commits == [{TP: 10}]
+    assert queued.span.dropped
+    assert consumer.drained_in_time
