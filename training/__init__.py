@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from training.evaluation import Evaluation, evaluate
     from training.fitting import FitResult, fit
+    from training.history import TrainingHistory, read_history
     from training.settings import FitSettings
 
-__all__ = ["Evaluation", "FitResult", "FitSettings", "evaluate", "fit"]
+__all__ = ["Evaluation", "FitResult", "FitSettings", "TrainingHistory", "evaluate", "fit", "read_history"]
 
 _HOMES = {
     "Evaluation": "training.evaluation",
     "FitResult": "training.fitting",
     "FitSettings": "training.settings",
+    "TrainingHistory": "training.history",
     "evaluate": "training.evaluation",
     "fit": "training.fitting",
+    "read_history": "training.history",
 }
 
 

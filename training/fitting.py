@@ -28,7 +28,8 @@ from training.data import TEXT_JOIN
 from training.encoder import Encoder, default_base, load_encoder, quiet_transformers
 from training.evaluation import Evaluation, evaluate_table
 from training.export import check_target, finish, pick_golden, save_files, written_aside
-from training.loop import TrainingHistory, pad_tokens, token_rows, train
+from training.history import TrainingHistory
+from training.loop import pad_tokens, token_rows, train
 from training.parts import Parts, read_parts
 from training.progress import bar
 from training.settings import FitSettings
@@ -119,6 +120,7 @@ def fit(
         card = model_card(
             out.name, base=encoder.name, evaluation=evaluation, measured_on=measured_on, training=training
         )
+        history.write(aside)
         digest = finish(aside, content, golden_texts=golden_texts, card=card)
     return FitResult(out, digest, evaluation, measured_on, history)
 

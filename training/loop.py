@@ -6,8 +6,8 @@ It trains whatever module it is given, a whole model or its tail; what the resul
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +18,19 @@ from tqdm import tqdm
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from stream_classifier.model.calibration import SINGLE_LABEL, Calibration
 from stream_classifier.model.protocols import TokenBatch
-from training.metrics import confusion_matrix, f1_scores
+from training.history import TrainingHistory
+from training.metrics import confusion_matrix, f1_scores, negative_log_likelihood
 from training.progress import bar
 from training.settings import FitSettings
 
-__all__ = ["Rows", "TrainingHistory", "pad_tokens", "token_rows", "train"]
+__all__ = ["Rows", "pad_tokens", "token_rows", "train"]
 
 logger = logging.getLogger(__name__)
 
 Rows = list[dict[str, Any]]
 """One dict a text: what the collator makes a batch of."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingHistory:
-    """How the loop went.
-
-    Attributes:
-        num_epochs: epochs run.
-        best_epoch: the one whose weights were kept, counted from 1.
-        best_macro_f1: its macro-F1 on the validation rows.
-    """
-
-    num_epochs: int
-    best_epoch: int
-    best_macro_f1: float
 
 
 def train(
@@ -95,11 +82,14 @@ def train(
         dataloader_pin_memory=device.type != "cpu",
         remove_unused_columns=False,
         label_names=["labels"],
-        logging_strategy="no",
+        logging_strategy="steps",
+        logging_steps=1,  # the history is made from the log
+        logging_nan_inf_filter=False,
         report_to="none",
         disable_tqdm=True,
     )
-    epochs = _Epochs(settings.max_epochs, show_progress=show_progress)
+    num_tokens = sum(len(row["input_ids"] if grouped else row["hidden"]) for row in train_rows)
+    epochs = _Epochs(settings.max_epochs, num_tokens=num_tokens, show_progress=show_progress)
     trainer = Trainer(
         model=module,
         args=arguments,
@@ -114,7 +104,7 @@ def train(
         trainer.train()
     finally:
         epochs.close()
-    return epochs.history()
+    return TrainingHistory.from_log(trainer.state.log_history, metric="macro_f1", max_epochs=settings.max_epochs)
 
 
 def token_rows(tokens: TokenBatch, labels: Sequence[int]) -> Rows:
@@ -150,29 +140,40 @@ class _Dataset(torch.utils.data.Dataset[dict[str, Any]]):
 
 
 class _Epochs(TrainerCallback):
-    """A progress bar over the steps, a line an epoch, and the history."""
+    """A progress bar over the steps, a line an epoch, and its speed in the log."""
 
-    def __init__(self, max_epochs: int, *, show_progress: bool) -> None:
+    def __init__(self, max_epochs: int, *, num_tokens: int, show_progress: bool) -> None:
         self._max_epochs = max_epochs
+        self._num_tokens = num_tokens
         self._show_progress = show_progress
-        self._macro_f1: list[float] = []
         self._bar: tqdm[Any] | None = None
+        self._started_s = 0.0
+        self._first_step = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._bar = bar(state.max_steps, "training", unit="step", shown=self._show_progress)
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._started_s = time.monotonic()
+        self._first_step = state.global_step
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self._bar is not None:
             self._bar.update(1)
 
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        seconds = time.monotonic() - self._started_s
+        share = (state.global_step - self._first_step) * self._max_epochs / state.max_steps
+        speed = {"tokens_per_s": share * self._num_tokens / seconds, "seconds": seconds}
+        state.log_history.append({**speed, "epoch": state.epoch, "step": state.global_step})
+
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         metrics: dict[str, float] = kwargs["metrics"]
-        self._macro_f1.append(metrics["eval_macro_f1"])
         logger.info(
             "epoch %d of %d: loss %.4f, accuracy %.2f %%, macro-F1 %.2f %% on the validation rows",
-            len(self._macro_f1),
+            round(state.epoch),
             self._max_epochs,
-            metrics["eval_loss"],
+            metrics["eval_nll"],
             100 * metrics["eval_accuracy"],
             100 * metrics["eval_macro_f1"],
         )
@@ -181,13 +182,15 @@ class _Epochs(TrainerCallback):
         if self._bar is not None:
             self._bar.close()
 
-    def history(self) -> TrainingHistory:
-        best = int(np.argmax(self._macro_f1))
-        return TrainingHistory(len(self._macro_f1), best + 1, self._macro_f1[best])
-
 
 def _scores(prediction: Any, num_labels: int) -> dict[str, float]:
-    predicted_N = np.asarray(prediction.predictions).argmax(axis=1)
+    logits_NL = np.asarray(prediction.predictions)
+    predicted_N = logits_NL.argmax(axis=1)
     true_N = np.asarray(prediction.label_ids).astype(np.intp)
     confusion_LL = confusion_matrix(true_N, predicted_N, num_labels)
-    return {"accuracy": float((predicted_N == true_N).mean()), "macro_f1": float(np.nanmean(f1_scores(confusion_LL)))}
+    p_NL = Calibration(SINGLE_LABEL).probabilities(logits_NL)
+    return {
+        "nll": negative_log_likelihood(p_NL, true_N),
+        "accuracy": float((predicted_N == true_N).mean()),
+        "macro_f1": float(np.nanmean(f1_scores(confusion_LL))),
+    }

@@ -72,6 +72,20 @@ def test_the_directory_is_complete_and_plain_transformers_gives_the_same_labels(
     assert accuracy > 0.9, "two vocabularies that share no word are easy to tell apart"
 
 
+def test_the_directory_keeps_the_history_of_the_fit(fitted: tuple[Path, Path, training.FitResult]) -> None:
+    directory, _, result = fitted
+    history = training.read_history(directory)
+    assert history == result.history
+    assert [epoch.epoch for epoch in history.epochs] == [1, 2, 3, 4][: history.num_epochs]
+    first, last = history.epochs[0], history.epochs[-1]
+    assert first.steps == 5, "144 rows in batches of 32"
+    assert last.train_loss < first.train_loss
+    assert last.validation_loss < first.validation_loss
+    assert last.learning_rate < first.learning_rate
+    assert all(epoch.grad_norm > 0 and (epoch.tokens_per_s or 0) > 0 for epoch in history.epochs)
+    assert history.best.macro_f1 == max(epoch.macro_f1 for epoch in history.epochs)
+
+
 def test_equal_seeds_give_equal_models(base: Path, tmp_path: Path) -> None:
     data = table(tmp_path / "train.csv", 60, 5)
     settings = training.FitSettings(base=str(base), freeze_encoder=True, epochs=1, max_length=32)
