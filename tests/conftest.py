@@ -1,4 +1,4 @@
-"""What holds for every test: the shared fixtures are loaded, and nothing may be left running.
+"""What holds for every test: the shared fixtures are loaded, nothing may be left running, logging is as before.
 
 A test that leaves an asyncio task or a non-daemon thread behind fails: in a worker that leak would hang the shutdown.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import inspect
+import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -26,6 +27,23 @@ pytest_plugins = [
 ]
 
 _GRACE_S = 2.0  # a thread told to end may need a moment to do so
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Undo what a command line that ran in this process did to logging: both packages set it up for a process alone."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name in ("stream_classifier", "training"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate, logger.disabled = True, False
+        logger.setLevel(logging.NOTSET)
+    logging.disable(logging.NOTSET)
+    logging.captureWarnings(False)
 
 
 @pytest.fixture(autouse=True)

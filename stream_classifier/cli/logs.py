@@ -10,11 +10,14 @@ import time
 
 __all__ = ["set_up_logging"]
 
+_OURS = "stream_classifier"
 _MAX_REPEATS = 1000
 
 
 def set_up_logging(level: str = "info", format: str = "text") -> None:
     """Send log lines to stderr: ours from `level` on, those of libraries from warning on.
+
+    Whatever was set up in this process before, as by an imported package, is undone for our own loggers.
 
     Args:
         level: "debug", "info", "warning" or "error".
@@ -27,8 +30,19 @@ def set_up_logging(level: str = "info", format: str = "text") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(ours, logging.WARNING))
-    logging.getLogger("stream_classifier").setLevel(ours)
+    logging.disable(logging.NOTSET)
+    _reset_our_loggers()
+    logging.getLogger(_OURS).setLevel(ours)
     logging.captureWarnings(True)
+
+
+def _reset_our_loggers() -> None:
+    """Let all lines of this package reach the root's handlers, as in a process where nobody touched logging."""
+    for name in [_OURS, *(name for name in logging.root.manager.loggerDict if name.startswith(f"{_OURS}."))]:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate, logger.disabled = True, False
+        logger.setLevel(logging.NOTSET)
 
 
 class _Repeats(logging.Filter):
@@ -40,7 +54,7 @@ class _Repeats(logging.Filter):
         self._seen: dict[tuple[str, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.name.startswith("stream_classifier") or record.levelno >= logging.CRITICAL:
+        if record.name.startswith(_OURS) or record.levelno >= logging.CRITICAL:
             return True
         key = (record.name, str(record.msg))
         shown_at, num_dropped = self._seen.get(key, (-math.inf, 0))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -38,15 +38,6 @@ def file(tmp_path: Path) -> Path:
     path = tmp_path / "pipeline.toml"
     path.write_text(MINIMAL)
     return path
-
-
-@pytest.fixture(autouse=True)
-def logging_as_before() -> Iterator[None]:
-    root, ours = logging.getLogger(), logging.getLogger("stream_classifier")
-    before = root.handlers[:], root.level, ours.level
-    yield
-    root.handlers[:], root.level, ours.level = before
-    logging.captureWarnings(False)
 
 
 def commands() -> list[tuple[str, ...]]:
@@ -296,3 +287,19 @@ class TestLogs:
         line = json.loads(lines[0])
         assert (line["level"], line["logger"], line["message"]) == ("error", "stream_classifier", "it failed")
         assert "ValueError: broken\nin two" in line["exception"]
+
+    def test_what_was_set_up_before_keeps_no_line_away(self, capsys: pytest.CaptureFixture[str]) -> None:
+        ours, child = logging.getLogger("stream_classifier"), logging.getLogger("stream_classifier.stream")
+        others = io.StringIO()
+        ours.addHandler(logging.StreamHandler(others))
+        child.addHandler(logging.StreamHandler(others))
+        ours.propagate = child.propagate = False
+        child.disabled = True  # what logging.config.fileConfig does to loggers it does not know
+        child.setLevel(logging.CRITICAL)
+        logging.disable(logging.ERROR)
+        set_up_logging("debug", "text")
+        child.debug("a line")
+        assert [line.partition(" ")[2] for line in capsys.readouterr().err.splitlines()] == [
+            "DEBUG stream_classifier.stream: a line"
+        ]
+        assert others.getvalue() == ""

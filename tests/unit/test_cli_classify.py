@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import os
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +21,6 @@ from stream_classifier.cli.inputs import Item, read_items
 from stream_classifier.errors import RecordError, TransientError
 from stream_classifier.model import opening
 from stream_classifier.model.classifier import Classifier
-
-
-@pytest.fixture(autouse=True)
-def logging_as_before() -> Iterator[None]:
-    root, ours = logging.getLogger(), logging.getLogger("stream_classifier")
-    before = root.handlers[:], root.level, ours.level
-    yield
-    root.handlers[:], root.level, ours.level = before
-    logging.captureWarnings(False)
 
 
 def null_answer(text: str) -> tuple[str, float]:
