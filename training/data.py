@@ -1,124 +1,133 @@
-"""Tables of texts with their labels, from a file or from a folder with train, validation and test files.
+"""Tables of texts with their labels in memory, and what names their columns.
 
-Reading formats is for tables.py, dividing rows for splits.py. Rows without a text or a label are left out and counted.
+Reading them is for reading.py, dividing rows for splits.py.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from stream_classifier.errors import ConfigError
-from training.tables import FORMATS, read_rows
 
-__all__ = ["TEXT_JOIN", "Columns", "Sources", "Table", "check_known_labels", "find_sources", "labels_of", "read_table"]
-
-logger = logging.getLogger(__name__)
+__all__ = [
+    "LABEL_SEPARATOR",
+    "MULTI_LABEL_COLUMN",
+    "TEXT_JOIN",
+    "Columns",
+    "Table",
+    "check_known_labels",
+    "label_targets",
+    "labels_of",
+]
 
 TEXT_JOIN = "\n"
 """What stands between the parts of a text that is made of several columns."""
 
+LABEL_SEPARATOR = "|"
+"""What stands between the labels of a cell that holds several."""
+
+MULTI_LABEL_COLUMN = "labels"
+"""The column whose cells hold several labels."""
+
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which columns hold what; several text columns are joined with `TEXT_JOIN`, empty ones left out."""
+    """Which columns hold what, and how their cells are read.
+
+    Raises:
+        ConfigError: no text column, or a column with two meanings.
+    """
 
     text: tuple[str, ...] = ("text",)
-    label: str = "label"
+    """Several are joined with `TEXT_JOIN`, empty ones left out."""
+    label: str | None = None
+    """None: `label` where there is such a column, else `labels`, which makes the table multi-label."""
+    multi_label: bool = False
+    """Whether the cells of `label` hold several labels, as those of a column named `labels` do."""
+    group: str | None = None
+    """What rows share that belong together (an author, a conversation): a split keeps them on one side."""
+    time: str | None = None
+    """ISO 8601 or a number: a split validates and tests on the latest rows."""
+    label_map: Mapping[str, str] = field(default_factory=dict)
+    """New names of labels; equal ones are merged, and rows of a label with an empty one are left out."""
+    skip_bad_rows: bool = False
+    """Whether rows that cannot be read are left out and counted, and not refused."""
+
+    def __post_init__(self) -> None:
+        if not self.text or not all(self.text):
+            raise ConfigError(f"the text columns are {','.join(self.text)!r}; name one, or several as title,body")
+        named = [*self.text, *(name for name in (self.label, self.group, self.time) if name is not None)]
+        twice = next((name for name, count in Counter(named).items() if count > 1), None)
+        if twice is not None:
+            raise ConfigError(f"the column {twice!r} is named for two things; give each a column of its own")
+
+    def labels_in(self, names: Sequence[str]) -> tuple[str, bool]:
+        """The label column among the columns `names`, and whether its cells hold several labels."""
+        label = self.label
+        if label is None:
+            found = MULTI_LABEL_COLUMN in names and "label" not in names
+            label = MULTI_LABEL_COLUMN if found else "label"
+        return label, self.multi_label or label == MULTI_LABEL_COLUMN
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Texts with their labels, row i of one for row i of the other.
+    """Texts with their labels, row i of one for row i of the others.
 
     Attributes:
         source: where the rows are from, for messages.
         texts: never empty.
-        labels: never empty.
-        num_skipped: rows that had no text or no label and are not here.
+        label_sets: the labels of each text, none twice: just one, or where `multi_label` any number.
+        multi_label: whether a text may have several labels, or none.
+        lines: where each row starts in its file, from 1; None for rows that are from no file.
+        groups: equal for rows that belong together, empty for one that stands alone; None without a group column.
+        times: seconds since 1970, or the column's own numbers; None without a time column.
+        num_skipped: rows that had no text or no label, or could not be read, and are not here.
     """
 
     source: str
     texts: list[str] = field(repr=False)
-    labels: list[str] = field(repr=False)
+    label_sets: list[tuple[str, ...]] = field(repr=False)
+    multi_label: bool = False
+    lines: list[int] | None = field(default=None, repr=False)
+    groups: list[str] | None = field(default=None, repr=False)
+    times: list[float] | None = field(default=None, repr=False)
     num_skipped: int = 0
 
     def __len__(self) -> int:
         return len(self.texts)
 
+    @property
+    def labels(self) -> list[str]:
+        """The label of each text.
+
+        Raises:
+            ConfigError: the table is multi-label.
+        """
+        if self.multi_label:
+            raise ConfigError(f"{self.source}: its texts have several labels each; this needs one, in a column label")
+        return [label_set[0] for label_set in self.label_sets]
+
+    def label_counts(self) -> Counter[str]:
+        """How many rows each label has."""
+        return Counter(label for label_set in self.label_sets for label in label_set)
+
     def take(self, indices: Sequence[int], source: str) -> Table:
         """The rows at `indices`, in that order."""
-        return Table(source, [self.texts[i] for i in indices], [self.labels[i] for i in indices])
-
-
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """The files of the three kinds of rows."""
-
-    train: Path
-    validation: Path | None = None
-    test: Path | None = None
-
-
-def find_sources(data: Path, *, validation: Path | None = None, test: Path | None = None) -> Sources:
-    """The files that `data` stands for: itself, or those of a folder; files given apart come before the folder's.
-
-    Raises:
-        ConfigError: nothing is there, a folder has no train file, or two files of one kind.
-    """
-    if not data.exists():
-        raise ConfigError(f"{data}: there is no such file or folder; check the path")
-    if not data.is_dir():
-        return Sources(data, validation, test)
-    train = find_file(data, "train")
-    if train is None:
-        names = ", ".join(f"train{suffix}" for suffix in FORMATS)
-        raise ConfigError(f"{data}: the folder has no train file; name one of {names}, or give the file itself")
-    return Sources(train, validation or find_file(data, "validation"), test or find_file(data, "test"))
-
-
-def find_file(folder: Path, kind: str) -> Path | None:
-    """The file of a kind ("train", "validation", "test") in a folder.
-
-    Raises:
-        ConfigError: there are two.
-    """
-    found = [folder / f"{kind}{suffix}" for suffix in FORMATS if (folder / f"{kind}{suffix}").is_file()]
-    if len(found) > 1:
-        raise ConfigError(f"{folder}: both {found[0].name} and {found[1].name} are there; remove one")
-    return found[0] if found else None
-
-
-def read_table(path: Path, columns: Columns | None = None) -> Table:
-    """All rows of a file that have a text and a label; a warning counts the others.
-
-    `columns` None stands for text and label. A text of white space alone is a text. Blocks; all is held in memory.
-
-    Raises:
-        ConfigError: a file, a column or a row that is wrong, or no row that can be used.
-    """
-    texts: list[str] = []
-    labels: list[str] = []
-    skipped: list[int] = []
-    columns = columns or Columns()
-    for row in read_rows(path, (*columns.text, columns.label)):
-        *parts, label = row.cells
-        text = TEXT_JOIN.join(part for part in parts if part)
-        if text and label:
-            texts.append(text)
-            labels.append(label)
-        else:
-            skipped.append(row.line)
-    if not texts:
-        problem = f"none of its {len(skipped)} rows has both a text and a label" if skipped else "it has no rows"
-        raise ConfigError(f"{path}: {problem}; check the file and the names of the columns")
-    if skipped:
-        logger.warning(
-            "%s: %d rows without a text or a label are left out, the first on line %d", path, len(skipped), skipped[0]
+        return Table(
+            source,
+            [self.texts[i] for i in indices],
+            [self.label_sets[i] for i in indices],
+            self.multi_label,
+            None if self.lines is None else [self.lines[i] for i in indices],
+            None if self.groups is None else [self.groups[i] for i in indices],
+            None if self.times is None else [self.times[i] for i in indices],
         )
-    return Table(str(path), texts, labels, len(skipped))
 
 
 def labels_of(table: Table) -> tuple[str, ...]:
@@ -127,12 +136,27 @@ def labels_of(table: Table) -> tuple[str, ...]:
     Raises:
         ConfigError: there is only one.
     """
-    labels = tuple(sorted(set(table.labels)))
+    labels = tuple(sorted(table.label_counts()))
     if len(labels) < 2:
-        raise ConfigError(
-            f"{table.source}: all {len(table)} rows have the label {labels[0]!r}; give at least two labels"
-        )
+        seen = f"all {len(table)} rows have the label {labels[0]!r}" if labels else "no row has a label"
+        raise ConfigError(f"{table.source}: {seen}; give at least two labels")
     return labels
+
+
+def label_targets(table: Table, labels: Sequence[str]) -> NDArray[np.intp] | NDArray[np.float32]:
+    """The truth as numbers: the index of each row's label `[N]`; for a multi-label table 0 or 1 a label, `[N, L]`.
+
+    Raises:
+        ConfigError: a label that is not among `labels`.
+    """
+    check_known_labels(table, labels, known_from="the model")
+    index = {label: i for i, label in enumerate(labels)}
+    if not table.multi_label:
+        return np.array([index[label] for label in table.labels], dtype=np.intp)
+    truth_NL = np.zeros((len(table), len(labels)), dtype=np.float32)
+    for i, label_set in enumerate(table.label_sets):
+        truth_NL[i, [index[label] for label in label_set]] = 1.0
+    return truth_NL
 
 
 def check_known_labels(table: Table, labels: Sequence[str], *, known_from: str) -> None:
@@ -141,7 +165,7 @@ def check_known_labels(table: Table, labels: Sequence[str], *, known_from: str) 
     Raises:
         ConfigError: with the labels, and where those known are from.
     """
-    unknown = sorted(set(table.labels) - set(labels))
+    unknown = sorted(set(table.label_counts()) - set(labels))
     if unknown:
         named = ", ".join(repr(label) for label in unknown[:5]) + (" …" if len(unknown) > 5 else "")
         raise ConfigError(

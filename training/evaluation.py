@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from stream_classifier.errors import ConfigError, ModelError
 from stream_classifier.model.calibration import SINGLE_LABEL
 from stream_classifier.model.classifier import Classifier
-from training.data import Columns, Table, check_known_labels, find_file, read_table
+from training.data import Columns, Table, check_known_labels
 from training.metrics import (
     brier_score,
     confusion_matrix,
@@ -27,6 +27,7 @@ from training.metrics import (
     negative_log_likelihood,
     precision_recall,
 )
+from training.reading import find_file, read_table
 
 __all__ = ["Evaluation", "LabelScores", "evaluate", "evaluate_table"]
 

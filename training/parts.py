@@ -9,8 +9,14 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_classifier.errors import ConfigError
+from stream_classifier.model.calibration import MULTI_LABEL, SINGLE_LABEL
 from stream_classifier.model.labels import guess_positive, index_of
-from training.data import Table, check_known_labels, find_sources, labels_of, read_table
+from training.data import Table, check_known_labels, label_targets, labels_of
+from training.reading import find_sources, read_table
 from training.settings import FitSettings
 from training.splits import split_table
 
@@ -36,10 +42,19 @@ class Parts:
     labels: tuple[str, ...]
     positive_label: str | None
 
+    @property
+    def problem_type(self) -> str:
+        """As config.json names it."""
+        return MULTI_LABEL if self.train.multi_label else SINGLE_LABEL
+
     def indices(self, table: Table) -> list[int]:
         """The index of each row's label in `labels`."""
         index = {label: i for i, label in enumerate(self.labels)}
         return [index[label] for label in table.labels]
+
+    def targets(self, table: Table) -> NDArray[np.intp] | NDArray[np.float32]:
+        """The truth as numbers: see `label_targets`."""
+        return label_targets(table, self.labels)
 
 
 def read_parts(
@@ -76,6 +91,11 @@ def read_parts(
 
 def _read_known(path: Path, settings: FitSettings, labels: tuple[str, ...], train: Table) -> Table:
     table = read_table(path, settings.columns)
+    if table.multi_label != train.multi_label:
+        kinds = [
+            "several labels a text" if multi_label else "one" for multi_label in (train.multi_label, table.multi_label)
+        ]
+        raise ConfigError(f"{train.source} has {kinds[0]}, {path} {kinds[1]}; give both the same label column")
     check_known_labels(table, labels, known_from=train.source)
     return table
 

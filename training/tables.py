@@ -1,99 +1,182 @@
-"""Files to rows of text cells: CSV, TSV, JSON lines and, where pyarrow is installed, Parquet.
+"""Files to rows of cells: CSV, TSV, JSON lines and Parquet.
 
 Every cell is a string and only the empty one is missing: the texts "NA" and "null" and the labels "None" and "01" are
-what they are (readers that guess types lose them). What the columns mean is for data.py.
+what they are (readers that guess types lose them). JSON and Parquet may hold lists of strings too. What the columns
+mean is for reading.py.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from stream_classifier.errors import ConfigError
 
-__all__ = ["FORMATS", "Row", "read_rows"]
+__all__ = ["FORMATS", "BadRow", "Cell", "Row", "column_names", "read_rows", "to_cell"]
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
+Cell = str | tuple[str, ...]
+"""A text, `""` where missing, or the texts of a list."""
+
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _MAX_NAME = 40  # characters of a column's name in a message: a file without a header has texts there
+_ROWS_WITH_NAMES = 100  # JSON lines may leave keys out: so many objects are looked at for the names of columns
+_UNDECODED = re.compile("[\udc80-\udcff]")  # what `surrogateescape` makes of bytes that are not UTF-8
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: its cells, `""` where missing, and the line it starts on (Parquet: the row's number, from 1)."""
+    """One row: the line it starts on (Parquet: the row's number, from 1), and its cells."""
 
     line: int
-    cells: tuple[str, ...]
+    cells: tuple[Cell, ...]
 
 
-def read_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    """The rows of a file, only the `columns` named, in that order.
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that cannot be read: its line, what is wrong with it, and the fix."""
+
+    line: int
+    problem: str
+    fix: str
+
+
+def column_names(path: Path) -> list[str]:
+    """The names of a file's columns; those of JSON lines are what the first 100 objects have.
 
     Raises:
-        ConfigError: a file that cannot be read, is of another format, lacks a column, or has a row that is broken; with
-            the file, the line and the fix.
+        ConfigError: a file that cannot be read, is empty, or is of another format.
     """
-    suffix = path.suffix.lower()
-    if suffix not in FORMATS:
-        raise ConfigError(f"{path}: the format {suffix or 'without a suffix'} is not read; give {', '.join(FORMATS)}")
-    try:
+    suffix = _suffix(path)
+    with _reading(path):
+        if suffix == ".parquet":
+            return list(_parquet_file(path).schema_arrow.names)
+        with _open(path) as file:
+            if suffix in _DELIMITERS:
+                return _header(path, csv.reader(file, delimiter=_DELIMITERS[suffix], strict=True))
+            found: dict[str, None] = {}
+            for value in islice((_object(line) for line in file if line.strip()), _ROWS_WITH_NAMES):
+                if not isinstance(value, str):
+                    found.update(dict.fromkeys(value))
+    return list(found)
+
+
+def read_rows(path: Path, columns: Sequence[str]) -> Iterator[Row | BadRow]:
+    """The rows of a file, only the `columns` named, in that order; what cannot be read comes as a `BadRow`.
+
+    Raises:
+        ConfigError: a file that cannot be read, is of another format, or lacks a column; with the file and the fix.
+    """
+    suffix = _suffix(path)
+    with _reading(path):
         if suffix == ".parquet":
             yield from _parquet(path, columns)
         elif suffix in _DELIMITERS:
             yield from _delimited(path, columns, _DELIMITERS[suffix])
         else:
             yield from _json_lines(path, columns)
+
+
+def to_cell(value: Any) -> Cell | None:
+    """A JSON or Parquet value as a cell; None for one that has no single spelling as text, such as 1.0 or true."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)  # whole numbers are common labels
+    if isinstance(value, list):
+        cells = [to_cell(item) for item in value]
+        texts = tuple(cell for cell in cells if isinstance(cell, str) and cell)
+        return texts if len(texts) == len(cells) else None
+    return None
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Names the file in what goes wrong with it as a whole."""
+    try:
+        yield
     except OSError as error:
-        raise ConfigError(f"{path}: it cannot be read ({error.strerror}); check the path and its mode") from error
-    except UnicodeDecodeError as error:
-        line = path.read_bytes().count(b"\n", 0, error.start) + 1 if suffix != ".parquet" else 1
-        raise ConfigError(f"{path}: line {line} or later is not UTF-8; convert the file, as with iconv") from error
+        reason = error.strerror or type(error).__name__
+        raise ConfigError(f"{path}: it cannot be read ({reason}); check the path and its mode") from error
 
 
-def _delimited(path: Path, columns: Sequence[str], delimiter: str) -> Iterator[Row]:
+def _suffix(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
+        raise ConfigError(f"{path}: the format {suffix or 'without a suffix'} is not read; give {', '.join(FORMATS)}")
+    return suffix
+
+
+def _open(path: Path) -> IO[str]:
+    # newline="": csv wants it, and a text of JSON may hold U+2028 and such, which end no line. Bytes that are not UTF-8
+    # become surrogates, so that the row that has them can be named.
+    newline = "" if path.suffix.lower() in _DELIMITERS else "\n"
+    return path.open(encoding="utf-8-sig", errors="surrogateescape", newline=newline)
+
+
+def _header(path: Path, reader: Any) -> list[str]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the default refuses texts over 128 KiB
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    try:
+        header: list[str] | None = next(reader, None)
+    except csv.Error as error:
+        raise ConfigError(f"{path}: its header is broken ({error}); name the columns on the first line") from error
+    if header is None:
+        raise ConfigError(f"{path}: it is empty; give a header and at least two rows")
+    return header
+
+
+def _delimited(path: Path, columns: Sequence[str], delimiter: str) -> Iterator[Row | BadRow]:
+    with _open(path) as file:
         reader = csv.reader(file, delimiter=delimiter, strict=True)
-        try:
-            header = next(reader, None)
-            if header is None:
-                raise ConfigError(f"{path}: it is empty; give a header and at least two rows")
-            indices = [_index(path, header, column) for column in columns]
+        header = _header(path, reader)
+        indices = [_index(path, header, column) for column in columns]
+        while True:
             line = reader.line_num + 1
-            for cells in reader:
-                if cells and len(cells) != len(header):
-                    problem = f"line {line} has {len(cells)} cells, the header has {len(header)}"
-                    raise ConfigError(f"{path}: {problem}; quote the cells that hold a delimiter or a line break")
-                if cells:
-                    yield Row(line, tuple(cells[i] for i in indices))
-                line = reader.line_num + 1
-        except csv.Error as error:
-            fix = "quote the cells that hold a delimiter, a quote or a line break, and double the quotes in them"
-            raise ConfigError(f"{path}: line {reader.line_num} is broken ({error}); {fix}") from error
+            try:
+                cells = next(reader, None)
+            except csv.Error as error:
+                fix = "quote the cells that hold a delimiter, a quote or a line break, and double the quotes in them"
+                yield BadRow(line, f"is broken ({error})", fix)
+                continue
+            if cells is None:
+                return
+            if not cells:
+                continue
+            if len(cells) != len(header):
+                problem = f"has {len(cells)} cells, the header has {len(header)}"
+                yield BadRow(line, problem, "quote the cells that hold a delimiter or a line break")
+                continue
+            chosen = tuple(cells[i] for i in indices)
+            yield _not_utf8(line) if any(map(_is_undecoded, chosen)) else Row(line, chosen)
 
 
-def _json_lines(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+def _json_lines(path: Path, columns: Sequence[str]) -> Iterator[Row | BadRow]:
     found: dict[str, None] = {}
     missing = set(columns)
-    with path.open(encoding="utf-8-sig", newline="\n") as file:  # a text may hold U+2028 and such, which end no line
+    with _open(path) as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
-            try:
-                value = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise ConfigError(f"{path}: line {number} is not valid JSON; write one object a line") from error
-            if not isinstance(value, dict):
-                raise ConfigError(f"{path}: line {number} is no JSON object; write one object a line")
-            found.update(dict.fromkeys(value))
-            missing.difference_update(value)
-            yield Row(number, tuple(_cell(path, number, column, value.get(column)) for column in columns))
+            value = _object(line)
+            if isinstance(value, str):
+                yield BadRow(number, value, "write one object a line")
+            elif _is_undecoded(line):
+                yield _not_utf8(number)
+            else:
+                found.update(dict.fromkeys(value))
+                missing.difference_update(value)
+                yield _row(number, columns, value)
     if not found:
         raise ConfigError(f"{path}: it is empty; give at least two rows")
     for column in columns:
@@ -101,34 +184,54 @@ def _json_lines(path: Path, columns: Sequence[str]) -> Iterator[Row]:
             raise _no_column(path, list(found), column)
 
 
-def _parquet(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+def _object(line: str) -> dict[str, Any] | str:
+    """The object of a line of JSON, or what is wrong with it."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return "is not valid JSON"
+    return value if isinstance(value, dict) else "is no JSON object"
+
+
+def _parquet(path: Path, columns: Sequence[str]) -> Iterator[Row | BadRow]:
+    file = _parquet_file(path)
+    for column in columns:
+        _index(path, file.schema_arrow.names, column)
+    number = 0
+    for batch in file.iter_batches(columns=list(columns)):
+        for value in batch.to_pylist():
+            number += 1
+            yield _row(number, columns, value)
+
+
+def _parquet_file(path: Path) -> Any:
     try:
         from pyarrow import ArrowException, parquet  # type: ignore[import-not-found, unused-ignore]  # optional
     except ImportError as error:
         raise ConfigError(f"{path}: reading Parquet needs pyarrow; pip install pyarrow, or give a CSV file") from error
     try:
-        file = parquet.ParquetFile(path)
-        for column in columns:
-            _index(path, file.schema_arrow.names, column)
-        number = 0
-        for batch in file.iter_batches(columns=list(columns)):
-            for value in batch.to_pylist():
-                number += 1
-                yield Row(number, tuple(_cell(path, number, column, value[column]) for column in columns))
+        return parquet.ParquetFile(path)
     except ArrowException as error:
         raise ConfigError(f"{path}: it is no Parquet file ({type(error).__name__}); write it again") from error
 
 
-def _cell(path: Path, number: int, column: str, value: Any) -> str:
-    """A JSON or Parquet value as text. Whole numbers are common labels; other types would be written in many ways."""
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    kind = type(value).__name__
-    raise ConfigError(f"{path}: line {number} has a {kind} as {column!r}; give a string, or null for a missing one")
+def _row(number: int, columns: Sequence[str], value: dict[str, Any]) -> Row | BadRow:
+    cells = []
+    for column in columns:
+        cell = to_cell(value.get(column))
+        if cell is None:
+            kind = type(value[column]).__name__
+            return BadRow(number, f"has a {kind} as {column!r}", "give a string, or null for a missing one")
+        cells.append(cell)
+    return Row(number, tuple(cells))
+
+
+def _is_undecoded(text: str) -> bool:
+    return not text.isascii() and _UNDECODED.search(text) is not None
+
+
+def _not_utf8(line: int) -> BadRow:
+    return BadRow(line, "is not UTF-8", "convert the file, as with iconv")
 
 
 def _index(path: Path, header: Sequence[str], column: str) -> int:

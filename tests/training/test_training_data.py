@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from stream_classifier.errors import ConfigError
-from training.data import Columns, Table, read_table
+from training.cli.options import parse_label_map
+from training.data import Columns, Table, label_targets
+from training.reading import read_table
 from training.splits import split_table
 
 
@@ -35,6 +37,92 @@ def test_rows_without_text_or_label_are_left_out_and_counted(tmp_path: Path) -> 
     assert (table.texts, table.num_skipped) == (["one", "three"], 2)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("t.csv", "text,labels\none,a|b\ntwo,b\nthree, b | a \nfour,\n"),
+        (
+            "t.jsonl",
+            '{"text": "one", "labels": ["a", "b"]}\n{"text": "two", "labels": "b"}\n'
+            '{"text": "three", "labels": ["b", "a"]}\n{"text": "four", "labels": null}\n',
+        ),
+    ],
+)
+def test_a_column_named_labels_makes_a_table_multi_label(tmp_path: Path, name: str, content: str) -> None:
+    table = read_table(write(tmp_path / name, content))
+    assert table.multi_label
+    assert table.label_sets == [("a", "b"), ("b",), ("b", "a")]
+    assert table.lines == ([2, 3, 4] if name == "t.csv" else [1, 2, 3])
+    assert label_targets(table, ("a", "b", "c")).tolist() == [[1, 1, 0], [0, 1, 0], [1, 1, 0]]
+    assert table.num_skipped == 1
+
+
+def test_an_empty_list_says_that_no_label_applies(tmp_path: Path) -> None:
+    lines = '{"text": "one", "labels": []}\n{"text": "two", "labels": ["b"]}\n'
+    assert read_table(write(tmp_path / "t.jsonl", lines)).label_sets == [(), ("b",)]
+
+
+def test_label_comes_before_labels_and_any_column_can_be_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "text,label,labels\none,a,x|y\ntwo,b|c,x\n")
+    assert read_table(path).labels == ["a", "b|c"]
+    assert read_table(path, Columns(label="labels")).label_sets == [("x", "y"), ("x",)]
+    assert read_table(path, Columns(label="label", multi_label=True)).label_sets == [("a",), ("b", "c")]
+
+
+def test_a_list_in_a_column_of_one_label_is_refused_with_the_fix(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"line 1 has a list as 'label'.*--multi-label"):
+        read_table(write(tmp_path / "t.jsonl", '{"text": "one", "label": ["a", "b"]}\n'))
+
+
+def test_groups_and_times_are_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "text,label,who,when\none,a,ann,1970-01-02\ntwo,b,,1970-01-01T00:00:10Z\n")
+    table = read_table(path, Columns(group="who", time="when"))
+    assert (table.groups, table.times) == (["ann", ""], [86400.0, 10.0])
+    with pytest.raises(ConfigError, match=r"line 2 has no time in 'who'"):
+        read_table(path, Columns(time="who"))
+
+
+def test_rows_that_cannot_be_read_are_refused_by_line_or_skipped_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(b'text,label\none,a\ntoo,many,cells\n"bad"quote,a\ncaf\xe9,b\ntwo,b\n')
+    with pytest.raises(ConfigError, match=r"line 3 has 3 cells, the header has 2.*--skip-bad-rows"):
+        read_table(path)
+    table = read_table(path, Columns(skip_bad_rows=True))
+    assert (table.texts, table.lines, table.num_skipped) == (["one", "two"], [2, 6], 3)
+
+
+def test_bad_lines_of_json_are_named_or_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    good = [b'{"text": "one", "label": 1}', b'{"text": "two", "label": "b"}']
+    bad = [b"{", b"[1]", b'{"text": 1.5, "label": "a"}', b'{"text": "caf\xe9", "label": "a"}']
+    path.write_bytes(b"\n".join([good[0], *bad, good[1]]))
+    for line, problem in enumerate(("not valid JSON", "no JSON object", "a float as 'text'", "not UTF-8"), start=2):
+        path.write_bytes(b"\n".join([good[0], *[b""] * (line - 2), bad[line - 2], good[1]]))
+        with pytest.raises(ConfigError, match=rf"line {line} .*{problem}"):
+            read_table(path)
+    path.write_bytes(b"\n".join([good[0], *bad, good[1]]))
+    table = read_table(path, Columns(skip_bad_rows=True))
+    assert (table.texts, table.labels, table.num_skipped) == (["one", "two"], ["1", "b"], 4)
+
+
+def test_a_label_map_renames_merges_and_drops(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "text,label\none,Spam\ntwo,spam \nthree,ham\nfour,unsure\n")
+    table = read_table(path, Columns(label_map={"Spam": "spam", "spam ": "spam", "unsure": ""}))
+    assert (table.labels, table.num_skipped) == (["spam", "spam", "ham"], 1)
+    several = write(tmp_path / "m.csv", "text,labels\none,a|b|c\ntwo,c\n")
+    mapped = read_table(several, Columns(label_map={"b": "a", "c": ""}))
+    assert mapped.label_sets == [("a",)]
+
+
+def test_a_label_map_is_written_on_the_command_line_or_in_a_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "map", "Spam=spam\n\na=b=c\nunsure=\n")
+    assert parse_label_map(str(path)) == {"Spam": "spam", "a=b": "c", "unsure": ""}
+    assert parse_label_map("a=x,b=x") == {"a": "x", "b": "x"}
+    for wrong in ("a", "=x", "a=x,a=y"):
+        with pytest.raises(ConfigError, match=r"--label-map"):
+            parse_label_map(wrong)
+
+
 def test_several_text_columns_are_joined(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", "title,body,kind\nHi,there,a\nOnly title,,b\n")
     table = read_table(path, Columns(text=("title", "body"), label="kind"))
@@ -55,7 +143,7 @@ def test_tables_without_rows_or_with_broken_lines_are_refused(tmp_path: Path, co
 
 def test_a_split_keeps_shares_of_labels_and_all_rows_once() -> None:
     labels = ["common"] * 80 + ["rare"] * 20
-    table = Table("rows", [f"text {i}" for i in range(100)], labels)
+    table = Table("rows", [f"text {i}" for i in range(100)], [(label,) for label in labels])
     train, validation = split_table(table, share=0.2, seed=7)
     assert sorted(train.texts + validation.texts) == sorted(table.texts)
     assert Counter(validation.labels) == {"common": 16, "rare": 4}

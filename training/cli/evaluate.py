@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from training.cli.options import columns_options, examples, parse_columns, set_up_logging
+from training.cli.options import columns_options, examples, set_up_logging
 from training.cli.show import print_json, show_evaluation
+from training.data import Columns
 
 __all__ = ["command"]
 
@@ -26,9 +27,7 @@ __all__ = ["command"]
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--dtype", default="auto", show_default=True, help="float32, bfloat16 or float16.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def command(
-    model: str, data: Path, text_column: str, label_column: str, device: str, dtype: str, as_json: bool
-) -> None:
+def command(model: str, data: Path, columns: Columns, device: str, dtype: str, as_json: bool) -> None:
     """Measures MODEL on the labelled texts of DATA, with the code that serves.
 
     MODEL is a model directory or a Hub name; DATA a file, or a folder with a file named test.
@@ -36,7 +35,6 @@ def command(
     set_up_logging(quiet=False)
     from training.evaluation import evaluate
 
-    columns = parse_columns(text_column, label_column)
     evaluation = evaluate(model, data, columns=columns, device=device, dtype=dtype)
     if as_json:
         print_json(evaluation.as_dict())

@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from stream_classifier.errors import ConfigError
-from training.cli.options import columns_options, examples, parse_columns, set_up_logging
+from training.cli.options import columns_options, examples, set_up_logging
 from training.cli.show import print_json, show_evaluation
+from training.data import Columns
 from training.settings import FitSettings
 
 __all__ = ["command"]
@@ -60,8 +61,7 @@ def command(
     out: Path,
     validation: Path | None,
     test: Path | None,
-    text_column: str,
-    label_column: str,
+    columns: Columns,
     golden_texts: str | None,
     overwrite: bool,
     as_json: bool,
@@ -75,9 +75,7 @@ def command(
     complete or not there; it holds a few validation texts (golden.jsonl) unless --golden-texts says otherwise.
     """
     set_up_logging(quiet=quiet)
-    settings = FitSettings(
-        columns=parse_columns(text_column, label_column), golden_texts=_golden_texts(golden_texts), **options
-    )
+    settings = FitSettings(columns=columns, golden_texts=_golden_texts(golden_texts), **options)
     from training.fitting import fit
 
     result = fit(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,7 +13,7 @@ import click
 from stream_classifier.errors import ConfigError
 from training.data import Columns
 
-__all__ = ["columns_options", "examples", "parse_columns", "set_up_logging"]
+__all__ = ["columns_options", "examples", "parse_label_map", "set_up_logging"]
 
 
 def examples(*lines: str) -> str:
@@ -18,30 +21,77 @@ def examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-def columns_options(command: Any) -> Any:
-    """--text-column and --label-column."""
-    for option in (
-        click.option("--label-column", default="label", show_default=True, help="The column that holds the label."),
-        click.option(
-            "--text-column", default="text", show_default=True, help="The column of the text; several: title,body."
-        ),
-    ):
-        command = option(command)
-    return command
+def columns_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say which columns hold what; the command gets them as one argument, `columns`."""
+
+    @functools.wraps(command)
+    def with_columns(
+        *,
+        text_column: str,
+        label_column: str | None,
+        multi_label: bool,
+        group_column: str | None,
+        time_column: str | None,
+        label_map: dict[str, str] | None,
+        skip_bad_rows: bool,
+        **options: Any,
+    ) -> Any:
+        columns = Columns(
+            text=tuple(name for name in text_column.split(",") if name),
+            label=label_column,
+            multi_label=multi_label,
+            group=group_column,
+            time=time_column,
+            label_map=label_map or {},
+            skip_bad_rows=skip_bad_rows,
+        )
+        return command(columns=columns, **options)
+
+    for option in reversed(_COLUMN_OPTIONS):
+        with_columns = option(with_columns)
+    return with_columns
 
 
-def parse_columns(text_column: str, label_column: str) -> Columns:
-    """The columns that the two options name.
+_COLUMN_OPTIONS = (
+    click.option(
+        "--text-column", default="text", show_default=True, help="The column of the text; several: title,body."
+    ),
+    click.option("--label-column", help="The column that holds the label [default: label, or labels: several, a|b]"),
+    click.option(
+        "--multi-label", is_flag=True, help="The label column holds several labels, as a|b or as a JSON list."
+    ),
+    click.option("--group-column", help="Rows with the same value stay on one side of a split."),
+    click.option("--time-column", help="Split by time: the latest rows are held out."),
+    click.option(
+        "--label-map",
+        callback=lambda context, option, value: None if value is None else parse_label_map(value),
+        help="Rename or merge labels: old=new,old=new or a file of such lines; old= leaves its rows out.",
+    ),
+    click.option("--skip-bad-rows", is_flag=True, help="Leave out rows that cannot be read, and count them."),
+)
+
+
+def parse_label_map(option: str) -> dict[str, str]:
+    """The label map of `old=new,old=new`, or of a file with one `old=new` a line; the last = of each divides it.
 
     Raises:
-        ConfigError: no text column, or one that is the label column too.
+        ConfigError: an entry without =, a label that is there twice, or a file that cannot be read.
     """
-    text = tuple(name for name in text_column.split(",") if name)
-    if not text:
-        raise ConfigError(f"--text-column is {text_column!r}; give the name of a column, or several as title,body")
-    if label_column in text:
-        raise ConfigError(f"--label-column {label_column!r} is a text column too; give the one that holds the label")
-    return Columns(text, label_column)
+    path = Path(option)
+    try:
+        entries = path.read_text("utf-8").splitlines() if path.is_file() else option.split(",")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--label-map {option}: it cannot be read; give a file of UTF-8, or old=new") from error
+    label_map: dict[str, str] = {}
+    for entry in filter(str.strip, entries):
+        old, equals, new = entry.rpartition("=")
+        if not equals or not old:
+            fix = "write old=new, and old= to leave its rows out"
+            raise ConfigError(f"--label-map {option}: {entry!r} has no = or nothing before it; {fix}")
+        if old in label_map:
+            raise ConfigError(f"--label-map {option}: {old!r} is there twice; remove one")
+        label_map[old] = new
+    return label_map
 
 
 def set_up_logging(*, quiet: bool) -> None:

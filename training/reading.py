@@ -1,0 +1,213 @@
+"""Files to tables: which files a path stands for, and their rows as texts with labels.
+
+Formats are for tables.py. Rows without a text or a label are left out and counted; rows that cannot be read are refused
+with their line, or on request left out and counted too.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from stream_classifier.errors import ConfigError
+from training.data import LABEL_SEPARATOR, MULTI_LABEL_COLUMN, TEXT_JOIN, Columns, Table
+from training.tables import FORMATS, BadRow, Cell, column_names, read_rows
+
+__all__ = ["Sources", "find_file", "find_sources", "read_table"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The files of the three kinds of rows."""
+
+    train: Path
+    validation: Path | None = None
+    test: Path | None = None
+
+
+def find_sources(data: Path, *, validation: Path | None = None, test: Path | None = None) -> Sources:
+    """The files that `data` stands for: itself, or those of a folder; files given apart come before the folder's.
+
+    Raises:
+        ConfigError: nothing is there, a folder has no train file, or two files of one kind.
+    """
+    if not data.exists():
+        raise ConfigError(f"{data}: there is no such file or folder; check the path")
+    if not data.is_dir():
+        return Sources(data, validation, test)
+    train = find_file(data, "train")
+    if train is None:
+        names = ", ".join(f"train{suffix}" for suffix in FORMATS)
+        raise ConfigError(f"{data}: the folder has no train file; name one of {names}, or give the file itself")
+    return Sources(train, validation or find_file(data, "validation"), test or find_file(data, "test"))
+
+
+def find_file(folder: Path, kind: str) -> Path | None:
+    """The file of a kind ("train", "validation", "test") in a folder.
+
+    Raises:
+        ConfigError: there are two.
+    """
+    found = [folder / f"{kind}{suffix}" for suffix in FORMATS if (folder / f"{kind}{suffix}").is_file()]
+    if len(found) > 1:
+        raise ConfigError(f"{folder}: both {found[0].name} and {found[1].name} are there; remove one")
+    return found[0] if found else None
+
+
+def read_table(path: Path, columns: Columns | None = None) -> Table:
+    """All rows of a file that have a text and a label; a warning counts the others.
+
+    A text of white space alone is a text. In a multi-label table an empty cell has no labels given and is left out, an
+    empty list of JSON or Parquet says that no label applies. Blocks; all is held in memory.
+
+    Raises:
+        ConfigError: a file, a column or a row that is wrong, or no row that can be used.
+    """
+    columns = columns or Columns()
+    label_column, multi_label = columns.labels_in(column_names(path))
+    optional = [name for name in (columns.group, columns.time) if name is not None]
+    rows = _Rows(path, columns, label_column, multi_label=multi_label)
+    for row in read_rows(path, (*columns.text, label_column, *optional)):
+        if isinstance(row, BadRow):
+            rows.add_bad(row)
+            continue
+        try:
+            rows.add(row.line, row.cells)
+        except _Unreadable as error:
+            rows.add_bad(error.row)
+    return rows.table()
+
+
+class _Rows:
+    """The rows of a file on their way to a table."""
+
+    def __init__(self, path: Path, columns: Columns, label_column: str, *, multi_label: bool) -> None:
+        self._path = path
+        self._columns = columns
+        self._label_column = label_column
+        self._multi_label = multi_label
+        self._texts: list[str] = []
+        self._label_sets: list[tuple[str, ...]] = []
+        self._lines: list[int] = []
+        self._groups: list[str] = []
+        self._times: list[float] = []
+        self._incomplete: list[int] = []
+        self._bad: list[int] = []
+        self._num_dropped = 0
+
+    def add(self, line: int, cells: Sequence[Cell]) -> None:
+        """Takes the cells of the text columns, the label column and, where there are any, those of group and time."""
+        num_texts = len(self._columns.text)
+        parts = [self._string(line, name, cell) for name, cell in zip(self._columns.text, cells, strict=False)]
+        labels = self._labels(line, cells[num_texts])
+        rest = iter(cells[num_texts + 1 :])
+        group = "" if self._columns.group is None else self._string(line, self._columns.group, next(rest))
+        time = 0.0 if self._columns.time is None else self._time(line, self._columns.time, next(rest))
+        text = TEXT_JOIN.join(part for part in parts if part)
+        if not text or labels is None:
+            self._incomplete.append(line)
+            return
+        label_map = self._columns.label_map
+        kept = tuple(dict.fromkeys(new for label in labels if (new := label_map.get(label, label))))
+        if labels and not kept:
+            self._num_dropped += 1
+            return
+        self._texts.append(text)
+        self._label_sets.append(kept)
+        self._lines.append(line)
+        self._groups.append(group)
+        self._times.append(time)
+
+    def add_bad(self, row: BadRow) -> None:
+        """Counts a row that cannot be read.
+
+        Raises:
+            ConfigError: such rows are not to be skipped.
+        """
+        if not self._columns.skip_bad_rows:
+            fix = f"{row.fix}, or leave such rows out with --skip-bad-rows"
+            raise ConfigError(f"{self._path}: line {row.line} {row.problem}; {fix}")
+        if not self._bad:
+            logger.warning("%s: line %d %s; %s", self._path, row.line, row.problem, row.fix)
+        self._bad.append(row.line)
+
+    def table(self) -> Table:
+        """The rows taken, with a warning that counts the others.
+
+        Raises:
+            ConfigError: there are none.
+        """
+        num_skipped = len(self._incomplete) + len(self._bad) + self._num_dropped
+        if not self._texts:
+            problem = f"none of its {num_skipped} rows has both a text and a label" if num_skipped else "it has no rows"
+            raise ConfigError(f"{self._path}: {problem}; check the file and the names of the columns")
+        for what, lines in (("without a text or a label", self._incomplete), ("that cannot be read", self._bad)):
+            if lines:
+                message = "%s: %d rows %s are left out, the first on line %d"
+                logger.warning(message, self._path, len(lines), what, lines[0])
+        if self._num_dropped:
+            logger.info("%s: the label map leaves %d rows out", self._path, self._num_dropped)
+        return Table(
+            str(self._path),
+            self._texts,
+            self._label_sets,
+            multi_label=self._multi_label,
+            lines=self._lines,
+            groups=None if self._columns.group is None else self._groups,
+            times=None if self._columns.time is None else self._times,
+            num_skipped=num_skipped,
+        )
+
+    def _labels(self, line: int, cell: Cell) -> tuple[str, ...] | None:
+        """The labels of a cell; None where it is missing."""
+        if isinstance(cell, tuple):
+            if self._multi_label:
+                return cell
+            fix = f"name the column {MULTI_LABEL_COLUMN} or give --multi-label if a text has several labels"
+            raise _Unreadable(BadRow(line, f"has a list as {self._label_column!r}", fix))
+        if not cell:
+            return None
+        if not self._multi_label:
+            return (cell,)
+        return tuple(label for part in cell.split(LABEL_SEPARATOR) if (label := part.strip())) or None
+
+    def _string(self, line: int, column: str, cell: Cell) -> str:
+        if isinstance(cell, str):
+            return cell
+        fix = "give a string, or null for a missing one"
+        raise _Unreadable(BadRow(line, f"has a list as {column!r}", fix))
+
+    def _time(self, line: int, column: str, cell: Cell) -> float:
+        seconds = _seconds(self._string(line, column, cell))
+        if seconds is None:
+            problem = f"has no time in {column!r}"
+            raise _Unreadable(BadRow(line, problem, "give one like 2026-12-31T23:59:59Z, or a number"))
+        return seconds
+
+
+class _Unreadable(Exception):
+    def __init__(self, row: BadRow) -> None:
+        self.row = row
+
+
+def _seconds(cell: str) -> float | None:
+    """A time as a number: a number as it is, ISO 8601 (without a zone: UTC) as seconds since 1970."""
+    try:
+        number = float(cell)
+    except ValueError:
+        return _iso_seconds(cell.strip())
+    return number if math.isfinite(number) else None
+
+
+def _iso_seconds(text: str) -> float | None:
+    try:
+        time = datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith("Z") else text)
+    except ValueError:
+        return None
+    return (time if time.tzinfo else time.replace(tzinfo=timezone.utc)).timestamp()
