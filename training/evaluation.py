@@ -27,7 +27,7 @@ from training.metrics import (
     negative_log_likelihood,
     precision_recall,
 )
-from training.reading import find_file, read_table
+from training.reading import find_test, read_table
 
 __all__ = ["Evaluation", "LabelScores", "evaluate", "evaluate_table"]
 
@@ -114,7 +114,7 @@ def evaluate(
 
     Args:
         model: a model directory, a Hub name, or a classifier that is loaded.
-        data: CSV, TSV, JSON lines or Parquet.
+        data: a file, a folder with a test file, or a folder that is one table.
         columns: where texts and labels are; None: text and label.
         device, dtype: as for `Classifier.load`; for a classifier that is loaded, its own.
 
@@ -122,15 +122,7 @@ def evaluate(
         ConfigError: a model or data that cannot be used.
         ModelError: the model answers texts with NaN or infinite scores.
     """
-    path = Path(data)
-    if path.is_dir():
-        test = find_file(path, "test")
-        if test is None:
-            raise ConfigError(f"{path}: the folder has no test file; give the file to measure on")
-        path = test
-    elif not path.exists():
-        raise ConfigError(f"{path}: there is no such file; check the path")
-    table = read_table(path, columns)
+    table = read_table(find_test(Path(data)), columns)
     classifier = model if isinstance(model, Classifier) else Classifier.load(model, device=device, dtype=dtype)
     return evaluate_table(classifier, table)
 

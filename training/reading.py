@@ -1,7 +1,7 @@
-"""Files to tables: which files a path stands for, and their rows as texts with labels.
+"""Files and folders to tables: which tables a path stands for, and their rows as texts with labels.
 
-Formats are for tables.py. Rows without a text or a label are left out and counted; rows that cannot be read are refused
-with their line, or on request left out and counted too.
+Formats are for tables.py and folders.py. Rows without a text or a label are left out and counted; rows that cannot be
+read are refused with their line, or on request left out and counted too.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from pathlib import Path
 
 from stream_classifier.errors import ConfigError
 from training.data import LABEL_SEPARATOR, MULTI_LABEL_COLUMN, TEXT_JOIN, Columns, Table
+from training.folders import folder_column_names, folder_rows, is_table
 from training.tables import FORMATS, BadRow, Cell, column_names, read_rows
 
-__all__ = ["Sources", "find_file", "find_sources", "read_table"]
+__all__ = ["Sources", "find_sources", "find_table", "find_test", "read_table"]
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """The files of the three kinds of rows."""
+    """The tables of the three kinds of rows: files, or folders that are one table each."""
 
     train: Path
     validation: Path | None = None
@@ -32,36 +33,60 @@ class Sources:
 
 
 def find_sources(data: Path, *, validation: Path | None = None, test: Path | None = None) -> Sources:
-    """The files that `data` stands for: itself, or those of a folder; files given apart come before the folder's.
+    """The tables that `data` stands for: itself, or those in a folder; tables given apart come before the folder's.
 
     Raises:
-        ConfigError: nothing is there, a folder has no train file, or two files of one kind.
+        ConfigError: nothing is there, a folder has no train table, or two tables of one kind.
     """
     if not data.exists():
         raise ConfigError(f"{data}: there is no such file or folder; check the path")
     if not data.is_dir():
         return Sources(data, validation, test)
-    train = find_file(data, "train")
-    if train is None:
-        names = ", ".join(f"train{suffix}" for suffix in FORMATS)
-        raise ConfigError(f"{data}: the folder has no train file; name one of {names}, or give the file itself")
-    return Sources(train, validation or find_file(data, "validation"), test or find_file(data, "test"))
+    train = find_table(data, "train")
+    if train is not None:
+        return Sources(train, validation or find_table(data, "validation"), test or find_table(data, "test"))
+    if is_table(data):
+        return Sources(data, validation, test)
+    names = ", ".join(f"train{suffix}" for suffix in FORMATS)
+    raise ConfigError(
+        f"{data}: the folder has no rows to train on; name a file of it one of {names}, "
+        "make a folder with .txt files for each label, or give the file itself"
+    )
 
 
-def find_file(folder: Path, kind: str) -> Path | None:
-    """The file of a kind ("train", "validation", "test") in a folder.
+def find_test(data: Path) -> Path:
+    """The table to measure on: the test table of a folder, or `data` itself.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if not data.exists():
+        raise ConfigError(f"{data}: there is no such file or folder; check the path")
+    if not data.is_dir():
+        return data
+    if (test := find_table(data, "test")) is not None:
+        return test
+    if find_table(data, "train") is None and is_table(data):
+        return data
+    raise ConfigError(f"{data}: the folder has no test file; give the file to measure on")
+
+
+def find_table(folder: Path, kind: str) -> Path | None:
+    """The table of a kind ("train", "validation", "test") in a folder: a file, or a folder of the kind's name.
 
     Raises:
         ConfigError: there are two.
     """
     found = [folder / f"{kind}{suffix}" for suffix in FORMATS if (folder / f"{kind}{suffix}").is_file()]
+    if (folder / kind).is_dir() and is_table(folder / kind):
+        found.append(folder / kind)
     if len(found) > 1:
         raise ConfigError(f"{folder}: both {found[0].name} and {found[1].name} are there; remove one")
     return found[0] if found else None
 
 
 def read_table(path: Path, columns: Columns | None = None) -> Table:
-    """All rows of a file that have a text and a label; a warning counts the others.
+    """All rows of a file, or of a folder that is one table, that have a text and a label; a warning counts the others.
 
     A text of white space alone is a text. In a multi-label table an empty cell has no labels given and is left out, an
     empty list of JSON or Parquet says that no label applies. Blocks; all is held in memory.
@@ -70,10 +95,12 @@ def read_table(path: Path, columns: Columns | None = None) -> Table:
         ConfigError: a file, a column or a row that is wrong, or no row that can be used.
     """
     columns = columns or Columns()
-    label_column, multi_label = columns.labels_in(column_names(path))
+    names = folder_column_names(path) if path.is_dir() else column_names(path)
+    label_column, multi_label = columns.labels_in(names)
     optional = [name for name in (columns.group, columns.time) if name is not None]
     rows = _Rows(path, columns, label_column, multi_label=multi_label)
-    for row in read_rows(path, (*columns.text, label_column, *optional)):
+    wanted = (*columns.text, label_column, *optional)
+    for row in folder_rows(path, wanted) if path.is_dir() else read_rows(path, wanted):
         if isinstance(row, BadRow):
             rows.add_bad(row)
             continue
@@ -132,9 +159,9 @@ class _Rows:
         """
         if not self._columns.skip_bad_rows:
             fix = f"{row.fix}, or leave such rows out with --skip-bad-rows"
-            raise ConfigError(f"{self._path}: line {row.line} {row.problem}; {fix}")
+            raise ConfigError(f"{self._path}: {row}; {fix}")
         if not self._bad:
-            logger.warning("%s: line %d %s; %s", self._path, row.line, row.problem, row.fix)
+            logger.warning("%s: %s; %s", self._path, row, row.fix)
         self._bad.append(row.line)
 
     def table(self) -> Table:

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from stream_classifier.errors import ConfigError
 
-__all__ = ["FORMATS", "BadRow", "Cell", "Row", "column_names", "read_rows", "to_cell"]
+__all__ = ["FORMATS", "BadRow", "Cell", "Row", "column_names", "index_of_column", "make_row", "read_rows", "to_cell"]
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
@@ -43,11 +43,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that cannot be read: its line, what is wrong with it, and the fix."""
+    """A row that cannot be read: its line, what is wrong with it, the fix, and its name where that is no line."""
 
     line: int
     problem: str
     fix: str
+    name: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name or f'line {self.line}'} {self.problem}"
 
 
 def column_names(path: Path) -> list[str]:
@@ -101,6 +105,31 @@ def to_cell(value: Any) -> Cell | None:
     return None
 
 
+def make_row(number: int, columns: Sequence[str], value: dict[str, Any]) -> Row | BadRow:
+    """The cells of a row from its values by column, a missing one empty."""
+    cells = []
+    for column in columns:
+        cell = to_cell(value.get(column))
+        if cell is None:
+            kind = type(value[column]).__name__
+            return BadRow(number, f"has a {kind} as {column!r}", "give a string, or null for a missing one")
+        cells.append(cell)
+    return Row(number, tuple(cells))
+
+
+def index_of_column(path: Path, header: Sequence[str], column: str) -> int:
+    """Where a column stands in a header.
+
+    Raises:
+        ConfigError: it is not there, or twice.
+    """
+    if header.count(column) > 1:
+        raise ConfigError(f"{path}: the column {column!r} is there {header.count(column)} times; rename all but one")
+    if column not in header:
+        raise _no_column(path, header, column)
+    return header.index(column)
+
+
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     """Names the file in what goes wrong with it as a whole."""
@@ -140,7 +169,7 @@ def _delimited(path: Path, columns: Sequence[str], delimiter: str) -> Iterator[R
     with _open(path) as file:
         reader = csv.reader(file, delimiter=delimiter, strict=True)
         header = _header(path, reader)
-        indices = [_index(path, header, column) for column in columns]
+        indices = [index_of_column(path, header, column) for column in columns]
         while True:
             line = reader.line_num + 1
             try:
@@ -176,7 +205,7 @@ def _json_lines(path: Path, columns: Sequence[str]) -> Iterator[Row | BadRow]:
             else:
                 found.update(dict.fromkeys(value))
                 missing.difference_update(value)
-                yield _row(number, columns, value)
+                yield make_row(number, columns, value)
     if not found:
         raise ConfigError(f"{path}: it is empty; give at least two rows")
     for column in columns:
@@ -196,12 +225,12 @@ def _object(line: str) -> dict[str, Any] | str:
 def _parquet(path: Path, columns: Sequence[str]) -> Iterator[Row | BadRow]:
     file = _parquet_file(path)
     for column in columns:
-        _index(path, file.schema_arrow.names, column)
+        index_of_column(path, file.schema_arrow.names, column)
     number = 0
     for batch in file.iter_batches(columns=list(columns)):
         for value in batch.to_pylist():
             number += 1
-            yield _row(number, columns, value)
+            yield make_row(number, columns, value)
 
 
 def _parquet_file(path: Path) -> Any:
@@ -215,31 +244,12 @@ def _parquet_file(path: Path) -> Any:
         raise ConfigError(f"{path}: it is no Parquet file ({type(error).__name__}); write it again") from error
 
 
-def _row(number: int, columns: Sequence[str], value: dict[str, Any]) -> Row | BadRow:
-    cells = []
-    for column in columns:
-        cell = to_cell(value.get(column))
-        if cell is None:
-            kind = type(value[column]).__name__
-            return BadRow(number, f"has a {kind} as {column!r}", "give a string, or null for a missing one")
-        cells.append(cell)
-    return Row(number, tuple(cells))
-
-
 def _is_undecoded(text: str) -> bool:
     return not text.isascii() and _UNDECODED.search(text) is not None
 
 
 def _not_utf8(line: int) -> BadRow:
     return BadRow(line, "is not UTF-8", "convert the file, as with iconv")
-
-
-def _index(path: Path, header: Sequence[str], column: str) -> int:
-    if header.count(column) > 1:
-        raise ConfigError(f"{path}: the column {column!r} is there {header.count(column)} times; rename all but one")
-    if column not in header:
-        raise _no_column(path, header, column)
-    return header.index(column)
 
 
 def _no_column(path: Path, header: Sequence[str], column: str) -> ConfigError:

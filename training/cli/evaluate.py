@@ -30,7 +30,8 @@ __all__ = ["command"]
 def command(model: str, data: Path, columns: Columns, device: str, dtype: str, as_json: bool) -> None:
     """Measures MODEL on the labelled texts of DATA, with the code that serves.
 
-    MODEL is a model directory or a Hub name; DATA a file, or a folder with a file named test.
+    MODEL is a model directory or a Hub name; DATA a file, a folder with a file named test, or a folder
+    of .txt files for each label.
     """
     set_up_logging(quiet=False)
     from training.evaluation import evaluate

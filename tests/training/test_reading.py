@@ -1,0 +1,133 @@
+"""What a path stands for: files, folders with a file for each kind of rows, folders of labels, saved data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from stream_classifier.errors import ConfigError
+from training.cli import cli
+from training.data import Columns
+from training.reading import find_sources, find_test, read_table
+
+
+@pytest.fixture
+def no_bars() -> Iterator[None]:
+    from datasets.utils.logging import disable_progress_bar, enable_progress_bar
+
+    disable_progress_bar()
+    yield
+    enable_progress_bar()
+
+
+def label_folder(folder: Path, texts: dict[str, list[str]]) -> Path:
+    for label, contents in texts.items():
+        (folder / label).mkdir(parents=True)
+        for i, content in enumerate(contents):
+            (folder / label / f"{i}.txt").write_text(content, "utf-8")
+    return folder
+
+
+def test_a_folder_of_text_files_for_each_label_is_a_table(tmp_path: Path) -> None:
+    folder = label_folder(tmp_path / "mail", {"spam": ["win\n", "NA"], "ham": ["lunch?\nnoon", ""]})
+    (folder / "spam" / "notes.md").write_text("not a row")
+    (folder / "README.md").write_text("not a row")
+    table = read_table(find_sources(folder).train)
+    assert list(zip(table.texts, table.labels, strict=True)) == [
+        ("lunch?\nnoon", "ham"),
+        ("win", "spam"),
+        ("NA", "spam"),
+    ]
+    assert table.num_skipped == 1
+    assert find_test(folder) == folder
+
+
+def test_a_folder_of_labels_for_each_kind_of_rows(tmp_path: Path) -> None:
+    for kind in ("train", "validation", "test"):
+        label_folder(tmp_path / kind, {"a": [f"{kind} one"], "b": [f"{kind} two"]})
+    sources = find_sources(tmp_path)
+    assert [read_table(path).texts[0] for path in (sources.train, sources.validation, sources.test) if path] == [
+        "train one",
+        "validation one",
+        "test one",
+    ]
+    assert find_test(tmp_path) == tmp_path / "test"
+
+
+def test_a_file_of_a_label_folder_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    folder = label_folder(tmp_path, {"a": ["one"], "b": ["two"]})
+    (folder / "a" / "bad.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(ConfigError, match=r"a/bad\.txt is not UTF-8"):
+        read_table(folder)
+    assert read_table(folder, Columns(skip_bad_rows=True)).texts == ["one", "two"]
+
+
+@pytest.mark.usefixtures("no_bars")
+def test_a_saved_data_set_gives_the_names_of_its_class_labels(tmp_path: Path) -> None:
+    import datasets
+
+    features = datasets.Features(
+        {
+            "text": datasets.Value("string"),
+            "label": datasets.ClassLabel(names=["ham", "spam"]),
+            "tags": datasets.Sequence(datasets.ClassLabel(names=["x", "y"])),
+        }
+    )
+    rows = {"text": ["one", "two", "three", None], "label": [1, 0, -1, 0], "tags": [[0, 1], [], [1], [0]]}
+    train = datasets.Dataset.from_dict(rows, features=features)
+    datasets.DatasetDict(train=train, test=train.select([1])).save_to_disk(tmp_path / "both")
+    train.save_to_disk(tmp_path / "alone")
+    sources = find_sources(tmp_path / "both")
+    assert sources.validation is None
+    assert sources.test is not None
+    assert read_table(sources.test).texts == ["two"]
+    for path in (sources.train, find_sources(tmp_path / "alone").train):
+        table = read_table(path)
+        assert (table.texts, table.labels, table.num_skipped) == (["one", "two"], ["spam", "ham"], 2)
+        several = read_table(path, Columns(label="tags", multi_label=True))
+        assert several.label_sets == [("x", "y"), (), ("y",)]
+    with pytest.raises(ConfigError, match=r"no column 'kind', the columns are 'text', 'label', 'tags'"):
+        read_table(sources.train, Columns(label="kind"))
+
+
+def test_a_broken_data_set_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text("{")
+    (tmp_path / "dataset_info.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"datasets does not load it .*save it again"):
+        read_table(tmp_path)
+
+
+def test_numbers_that_parquet_holds_are_labels_and_lists_are_several(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path = tmp_path / "t.parquet"
+    parquet.write_table(pyarrow.table({"text": ["one", "two"], "label": [1, None], "tags": [["x"], ["x", "y"]]}), path)
+    table = read_table(path)
+    assert (table.labels, table.num_skipped) == (["1"], 1)
+    assert read_table(path, Columns(label="tags", multi_label=True)).label_sets == [("x",), ("x", "y")]
+    path.write_bytes(b"PAR1 no")
+    with pytest.raises(ConfigError, match="no Parquet file"):
+        read_table(path)
+
+
+def test_a_folder_without_rows_and_two_tables_of_one_kind_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no rows to train on.*train\.csv"):
+        find_sources(tmp_path)
+    (tmp_path / "train.csv").write_text("text,label\none,a\n")
+    label_folder(tmp_path / "train", {"a": ["one"]})
+    with pytest.raises(ConfigError, match=r"both train\.csv and train are there"):
+        find_sources(tmp_path)
+
+
+def test_the_options_say_how_rows_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("text,label\none,a\nbad\n")
+    arguments = ["evaluate", str(tmp_path / "no-model"), str(path)]
+    refused = CliRunner().invoke(cli, arguments)
+    assert "line 3 has 1 cells" in str(refused.exception)
+    skipped = CliRunner().invoke(cli, [*arguments, "--skip-bad-rows"])
+    assert "no-model" in str(skipped.exception)
