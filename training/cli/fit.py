@@ -70,10 +70,10 @@ def command(
 ) -> None:
     """Fine-tunes a model on the labelled texts of DATA.
 
-    DATA is a CSV, TSV, JSON lines or Parquet file; a folder with such files named train, validation and test; a folder of
-    .txt files for each label; or a data set that Hugging Face's save_to_disk wrote. The
-    figures printed are those of the test rows, or of the validation rows where there are none. The model directory is
-    complete or not there; it holds a few validation texts (golden.jsonl) unless --golden-texts says otherwise.
+    DATA is a CSV, TSV, JSON lines or Parquet file; a folder with such files named train, validation and test; a folder
+    of .txt files for each label; or a data set that Hugging Face's save_to_disk wrote. The figures printed are those of
+    the test rows, or of the validation rows where there are none. The model directory is complete or not there; it
+    holds a few validation texts (golden.jsonl) unless --golden-texts says otherwise.
     """
     set_up_logging(quiet=quiet)
     settings = FitSettings(columns=columns, golden_texts=_golden_texts(golden_texts), **options)
