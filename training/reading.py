@@ -18,7 +18,7 @@ from training.data import LABEL_SEPARATOR, MULTI_LABEL_COLUMN, TEXT_JOIN, Column
 from training.folders import folder_column_names, folder_rows, is_table
 from training.tables import FORMATS, BadRow, Cell, column_names, read_rows
 
-__all__ = ["Sources", "find_sources", "find_table", "find_test", "read_table"]
+__all__ = ["Sources", "find_part", "find_sources", "find_table", "read_table"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +54,8 @@ def find_sources(data: Path, *, validation: Path | None = None, test: Path | Non
     )
 
 
-def find_test(data: Path) -> Path:
-    """The table to measure on: the test table of a folder, or `data` itself.
+def find_part(data: Path, kind: str) -> Path:
+    """The table of a kind ("train", "validation", "test") in a folder, or `data` itself where it is one table.
 
     Raises:
         ConfigError: there is none.
@@ -64,11 +64,11 @@ def find_test(data: Path) -> Path:
         raise ConfigError(f"{data}: there is no such file or folder; check the path")
     if not data.is_dir():
         return data
-    if (test := find_table(data, "test")) is not None:
-        return test
+    if (found := find_table(data, kind)) is not None:
+        return found
     if find_table(data, "train") is None and is_table(data):
         return data
-    raise ConfigError(f"{data}: the folder has no test file; give the file to measure on")
+    raise ConfigError(f"{data}: the folder has no {kind} file; give the file itself")
 
 
 def find_table(folder: Path, kind: str) -> Path | None:

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from stream_classifier.errors import ConfigError
 from training.cli import cli
 from training.data import Columns
-from training.reading import find_sources, find_test, read_table
+from training.reading import find_part, find_sources, read_table
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_a_folder_of_text_files_for_each_label_is_a_table(tmp_path: Path) -> Non
         ("NA", "spam"),
     ]
     assert table.num_skipped == 1
-    assert find_test(folder) == folder
+    assert find_part(folder, "test") == folder
 
 
 def test_a_folder_of_labels_for_each_kind_of_rows(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_folder_of_labels_for_each_kind_of_rows(tmp_path: Path) -> None:
         "validation one",
         "test one",
     ]
-    assert find_test(tmp_path) == tmp_path / "test"
+    assert find_part(tmp_path, "test") == tmp_path / "test"
 
 
 def test_a_file_of_a_label_folder_that_is_not_utf8_is_named(tmp_path: Path) -> None:

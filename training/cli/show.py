@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from training.baseline import Baseline
+    from training.comparison import Difference
     from training.evaluation import Evaluation
+    from training.intervals import Interval
 
-__all__ = ["print_json", "show_evaluation"]
+__all__ = ["interval", "percent", "points", "print_json", "show_evaluation"]
 
 _MAX_CONFUSION_LABELS = 12
+_MAX_LISTED_LABELS = 40
+_NUM_CONFUSED = 5
 
 
 def print_json(figures: Mapping[str, Any]) -> None:
@@ -24,30 +29,87 @@ def print_json(figures: Mapping[str, Any]) -> None:
 def show_evaluation(evaluation: Evaluation, rows: str) -> None:
     """The figures for people: the summary, a line a label, and the confusion matrix while it fits a screen."""
     e = evaluation
+    what = "rows with just the right labels" if e.multi_label else "accuracy"
     click.echo(
-        f"{e.n} {rows} rows: accuracy {e.accuracy:.2%}, macro-F1 {e.macro_f1:.2%}, weighted F1 {e.weighted_f1:.2%}"
+        f"{e.n} {rows} rows: {what} {e.accuracy:.2%} ({interval(e.accuracy_interval)}), "
+        f"macro-F1 {e.macro_f1:.2%}, weighted F1 {e.weighted_f1:.2%}"
     )
     click.echo(
-        f"negative log-likelihood {e.nll:.3f}, Brier {e.brier:.3f}, "
-        f"calibration error {e.ece:.2%} (noise alone: {e.ece_noise_floor:.2%})"
+        f"negative log-likelihood {e.nll:.3f}, Brier {e.brier:.3f}, calibration error {e.ece:.2%} "
+        f"(chance alone: {e.ece_noise_floor:.2%}, up to {e.ece_noise_95:.2%})"
     )
+    if e.multi_label is not None:
+        m = e.multi_label
+        click.echo(
+            f"all decisions together: precision {percent(m.micro_precision)}, recall {percent(m.micro_recall)}, "
+            f"F1 {percent(m.micro_f1)}; mean average precision {percent(m.mean_average_precision)}; "
+            f"{m.mean_labels_given:.2f} labels a text given, {m.mean_labels_true:.2f} true"
+        )
     if e.coverage < 1:
-        right = "none" if e.precision_at_threshold is None else f"{e.precision_at_threshold:.2%}"
-        click.echo(f"accepted {e.coverage:.2%}, of these right {right}")
-    width = max(len("label"), *map(len, e.labels))
-    click.echo(f"\n{'label':<{width}}  precision  recall      F1    rows")
-    for label, scores in e.per_label.items():
-        shares = f"{_percent(scores.precision):>9}  {_percent(scores.recall):>6}  {_percent(scores.f1):>6}"
-        click.echo(f"{label:<{width}}  {shares}  {scores.support:>6}")
+        click.echo(f"accepted {e.coverage:.2%}, of these right {percent(e.precision_at_threshold, 2)}")
+    if e.truncated:
+        click.echo(f"{e.truncated:.1%} of the texts are longer than the model reads")
+    if e.baseline is not None:
+        _show_baseline(e.baseline)
+    _show_labels(e)
+    _show_confusion(e)
+
+
+def interval(ends: Interval | None, digits: int = 1) -> str:
+    """Two shares in per cent: 91.2–93.4 %."""
+    return "-" if ends is None else f"{100 * ends[0]:.{digits}f}–{100 * ends[1]:.{digits}f} %"
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share in per cent, or a dash where there is none."""
+    return "-" if share is None else f"{share:.{digits}%}"
+
+
+def points(difference: Difference) -> str:
+    """A difference of shares in points with its interval: +1.2 points (+0.3 to +2.1)."""
+    low, high = difference.interval
+    return f"{100 * difference.difference:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def _show_baseline(baseline: Baseline) -> None:
+    accuracy, f1 = baseline.accuracy, baseline.macro_f1
+    if not accuracy.decided:
+        verdict = "too close to call on these rows"
+    else:
+        verdict = "the model is better" if accuracy.difference > 0 else "the model is worse"
+    click.echo(
+        f"tf-idf + linear SVM, trained on {baseline.num_train} rows: accuracy {accuracy.second:.2%}, "
+        f"macro-F1 {f1.second:.2%}; the model is ahead by {points(accuracy)}, in macro-F1 {points(f1)}: {verdict}"
+    )
+
+
+def _show_labels(e: Evaluation) -> None:
+    """All labels, or those with the lowest F1 when they would fill screens."""
+    shown = list(e.per_label.items())
+    if len(shown) > _MAX_LISTED_LABELS:
+        known = [(label, scores) for label, scores in shown if scores.f1 is not None]
+        shown = sorted(known, key=lambda item: item[1].f1 or 0.0)[: _MAX_LISTED_LABELS // 2]
+        click.echo(f"\nthe {len(shown)} labels with the lowest F1; all {len(e.labels)} are in the output of --json")
+    width = max(len("label"), *(len(label) for label, _ in shown))
+    click.echo(f"\n{'label':<{width}}  precision  (95 %)           recall  (95 %)               F1    rows")
+    for label, scores in shown:
+        precision = f"{percent(scores.precision):>9}  {interval(scores.precision_interval):<15}"
+        recall = f"{percent(scores.recall):>7}  {interval(scores.recall_interval):<15}"
+        click.echo(f"{label:<{width}}  {precision} {recall}  {percent(scores.f1):>6}  {scores.support:>6}")
+
+
+def _show_confusion(e: Evaluation) -> None:
+    if e.confused:
+        click.echo("\nmost often confused:")
+        for pair in e.confused[:_NUM_CONFUSED]:
+            click.echo(f"  {pair.true} taken for {pair.predicted}: {pair.n} ({pair.share:.1%} of {pair.true})")
+    if e.confusion is None:
+        return
     if len(e.labels) > _MAX_CONFUSION_LABELS:
         click.echo(f"\nthe confusion matrix of {len(e.labels)} labels is in the output of --json")
         return
     cell = max(5, *(len(str(count)) + 1 for row in e.confusion for count in row))
-    width = max(width + 3, len("true / given"))
+    width = max(max(map(len, e.labels)) + 3, len("true / given"))
     click.echo(f"\n{'true / given':<{width}}" + "".join(f"{i + 1:>{cell}}" for i in range(len(e.labels))))
     for i, (label, row) in enumerate(zip(e.labels, e.confusion, strict=True)):
         click.echo(f"{f'{i + 1} {label}':<{width}}" + "".join(f"{count:>{cell}}" for count in row))
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.1%}"

@@ -1,0 +1,136 @@
+"""What a model says of labelled rows, beside what is true of them: the arrays that every figure is computed from.
+
+The model runs once, through `Classifier`, so with the code, calibration, thresholds and precision that serve.
+
+    N texts, L labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_classifier.errors import ConfigError, ModelError
+from stream_classifier.model.calibration import MULTI_LABEL, SINGLE_LABEL
+from stream_classifier.model.classifier import Classifier
+from training.data import Table, check_known_labels, label_targets
+
+__all__ = ["Answers", "answer_table", "one_hot", "truth"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Answers:
+    """A model's answers to N texts.
+
+    Attributes:
+        labels: in the order of the columns.
+        problem_type: "single_label_classification" or "multi_label_classification".
+        logits_NL: float32, raw, before calibration; probabilities of a model that gives only those.
+        p_NL: float64, calibrated.
+        true_NL: bool, the labels that are right; exactly one a row unless multi-label.
+        predicted_NL: bool, the labels given; exactly one a row unless multi-label.
+        scores_N: the probability of the label decided on, or of the best one.
+        accepted_N: bool, whether the thresholds in use accept the text.
+        lengths_N: of each text, in `length_unit`.
+        length_unit: "tokens" as the model reads them, special ones included, or "characters" where it has none.
+        truncated_N: bool, whether the text was longer than the model reads.
+    """
+
+    labels: tuple[str, ...]
+    problem_type: str
+    logits_NL: NDArray[np.float32] = field(repr=False)
+    p_NL: NDArray[np.float64] = field(repr=False)
+    true_NL: NDArray[np.bool_] = field(repr=False)
+    predicted_NL: NDArray[np.bool_] = field(repr=False)
+    scores_N: NDArray[np.float64] = field(repr=False)
+    accepted_N: NDArray[np.bool_] = field(repr=False)
+    lengths_N: NDArray[np.intp] = field(repr=False)
+    length_unit: str
+    truncated_N: NDArray[np.bool_] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.scores_N)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a text may have several labels."""
+        return self.problem_type == MULTI_LABEL
+
+    @property
+    def true_N(self) -> NDArray[np.intp]:
+        """The index of the right label; not for multi-label."""
+        true_N: NDArray[np.intp] = self.true_NL.argmax(axis=1)
+        return true_N
+
+    @property
+    def predicted_N(self) -> NDArray[np.intp]:
+        """The index of the label given; not for multi-label."""
+        predicted_N: NDArray[np.intp] = self.predicted_NL.argmax(axis=1)
+        return predicted_N
+
+    @property
+    def correct_N(self) -> NDArray[np.bool_]:
+        """Whether just the right labels were given."""
+        correct_N: NDArray[np.bool_] = (self.true_NL == self.predicted_NL).all(axis=1)
+        return correct_N
+
+
+def answer_table(classifier: Classifier, table: Table) -> Answers:
+    """Runs a classifier over rows in memory. Blocks.
+
+    Raises:
+        ConfigError: a label that the model does not have, or rows with several labels for a model of one.
+        ModelError: scores that are not finite.
+    """
+    labels = classifier.labels
+    check_known_labels(table, labels, known_from=f"the model {classifier.name}")
+    if table.multi_label and classifier.problem_type == SINGLE_LABEL:
+        fix = "give rows with one label, in a column label"
+        raise ConfigError(f"{table.source} has several labels a text, {classifier.name} gives just one; {fix}")
+    true_NL = truth(table, labels)
+    if classifier.tokenizer_key is None:
+        lengths_N, unit = np.array([len(text) for text in table.texts], dtype=np.intp), "characters"
+        truncated_N = classifier.overlong(table.texts)
+    else:
+        tokens = classifier.encode(table.texts)
+        lengths_N, unit, truncated_N = np.asarray(tokens.lengths_N, np.intp), "tokens", tokens.truncated_N
+    raw_NL = classifier.answer(table.texts)
+    predictions = classifier.decide(raw_NL, truncated_N)
+    if predictions.invalid_N.any():
+        num_invalid = int(predictions.invalid_N.sum())
+        raise ModelError(f"{classifier.name} gave scores that are not finite for {num_invalid} of {len(table)} texts")
+    predicted_NL = predictions.passing_NL
+    if predicted_NL is None:
+        predicted_NL = one_hot(predictions.label_indices_N, len(labels))
+    return Answers(
+        labels=labels,
+        problem_type=classifier.problem_type,
+        logits_NL=raw_NL,
+        p_NL=predictions.probabilities_NL,
+        true_NL=true_NL,
+        predicted_NL=predicted_NL,
+        scores_N=predictions.scores_N,
+        accepted_N=predictions.accepted_N,
+        lengths_N=lengths_N,
+        length_unit=unit,
+        truncated_N=truncated_N,
+    )
+
+
+def truth(table: Table, labels: Sequence[str]) -> NDArray[np.bool_]:
+    """Which labels are right, bool `[N, L]`.
+
+    Raises:
+        ConfigError: a label that is not among `labels`.
+    """
+    targets = label_targets(table, labels)
+    return targets > 0 if table.multi_label else one_hot(targets.astype(np.intp), len(labels))
+
+
+def one_hot(indices_N: NDArray[np.intp], num_labels: int) -> NDArray[np.bool_]:
+    """Bool `[N, L]`, True at the index of each row."""
+    hot_NL: NDArray[np.bool_] = indices_N[:, None] == np.arange(num_labels)
+    return hot_NL
