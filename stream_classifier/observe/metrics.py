@@ -10,7 +10,6 @@ Shapes: N records of a batch, L labels of a model.
 
 from __future__ import annotations
 
-import collections
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +31,6 @@ from stream_classifier.observe.series import (
     Key,
     LabelledScores,
     PolledGauges,
-    RecentValues,
 )
 from stream_classifier.records import ACCEPTED, UNCERTAIN
 
@@ -49,8 +47,6 @@ UNITS = ("seconds", "bytes", "records", "tokens", "ratio")
 MAX_SCORE_LABELS = 50
 # Error classes come from models and brokers: not ours to choose, so their number is bounded here.
 MAX_ERRORS = 200
-# Latencies kept for the live view's quantiles: 32 KB a classifier, some seconds of traffic.
-RECENT_LATENCIES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +142,6 @@ class Metrics:
         self._samples["model_info"] = lambda: [(key, 1) for key in list(self._models.values())]
 
         self._labelled: dict[str, LabelledScores] = {}
-        self._recent: dict[str, RecentValues] = {}
         self._models: dict[str, Key] = {}
 
         self._collector = _TableCollector(self._samples)
@@ -192,13 +187,8 @@ class Metrics:
         finite_N = np.isfinite(seconds_N)
         if not finite_N.all():
             seconds_N = seconds_N[finite_N]
-        if not len(seconds_N):
-            return
-        recent = self._recent.get(classifier)
-        if recent is None:
-            recent = self._recent.setdefault(classifier, RecentValues(RECENT_LATENCIES))
-        self._latencies.observe_many((classifier,), seconds_N)
-        recent.add(seconds_N)
+        if len(seconds_N):
+            self._latencies.observe_many((classifier,), seconds_N)
 
     def stage(self, classifier: str, stage: str, seconds: float) -> None:
         """A batch spent `seconds` in one of STAGES."""
@@ -282,44 +272,6 @@ class Metrics:
         """The exposition and its content type: Prometheus text 0.0.4, or OpenMetrics when the Accept header asks."""
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
-
-    def snapshot(self) -> dict[str, Any]:
-        """Plain numbers for a live view, over all classifiers and for each.
-
-        `records` by outcome; results by `labels`; `dead_letters` by "stage error"; `latency_s` p50 and p99 of the last
-        RECENT_LATENCIES records of each classifier, None when there are none; and for all together `tokens`,
-        `retries`, `records_skipped`, `in_flight_records`, `in_flight_bytes`, `lag_records`, `oldest_undelivered_s`.
-        """
-        classifiers: dict[str, dict[str, Any]] = {}
-
-        def of(classifier: str) -> dict[str, Any]:
-            return classifiers.setdefault(classifier, _no_counts())
-
-        for (classifier, outcome), n in self._records.items():
-            of(classifier)["records"][outcome] += n
-        for (classifier, label, _), n in self._label_counts():
-            of(classifier)["labels"][label] += n
-        for (classifier, stage, error), n in self._dead_letters.items():
-            of(classifier)["dead_letters"][f"{stage} {error}"] += n
-        recent = {name: values.values() for name, values in list(self._recent.items())}
-        totals = _no_counts()
-        for name, numbers in classifiers.items():
-            for kind, total in totals.items():
-                total.update(numbers[kind])
-            numbers["latency_s"] = _quantiles([recent[name]] if name in recent else [])
-        in_flight_records, in_flight_bytes = self._gauges.in_flight()
-        return {
-            **totals,
-            "latency_s": _quantiles(list(recent.values())),
-            "classifiers": {name: numbers for name, numbers in classifiers.items() if name},
-            "tokens": sum(n for _, n in self._tokens.items()),
-            "retries": sum(n for _, n in self._retries.items()),
-            "records_skipped": sum(n for _, n in self._skipped.items()),
-            "in_flight_records": in_flight_records,
-            "in_flight_bytes": in_flight_bytes,
-            "lag_records": sum(n for _, n in self._gauges.lag()),
-            "oldest_undelivered_s": self._gauges.oldest_undelivered_s(),
-        }
 
     def _counter(self, name: str, max_keys: int | None = None) -> Counter:
         counter = Counter(max_keys)
@@ -405,19 +357,3 @@ def _family(metric: Metric) -> _Family:
         "histogram": HistogramMetricFamily,
     }
     return families[metric.type](metric.full_name, metric.help, labels=metric.labels, unit=metric.unit)
-
-
-def _quantiles(parts: Sequence[NDArray[np.float64]]) -> dict[str, float | None]:
-    if not parts:
-        return {"p50": None, "p99": None}
-    p50, p99 = np.quantile(np.concatenate(parts), (0.5, 0.99)).tolist()
-    return {"p50": p50, "p99": p99}
-
-
-def _no_counts() -> dict[str, Any]:
-    zeros = dict.fromkeys(OUTCOMES, 0)
-    return {
-        "records": collections.Counter(zeros),
-        "labels": collections.Counter(),
-        "dead_letters": collections.Counter(),
-    }

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Counter", "Distribution", "Histogram", "Key", "LabelledScores", "PolledGauges", "RecentValues"]
+__all__ = ["Counter", "Distribution", "Histogram", "Key", "LabelledScores", "PolledGauges"]
 
 Key = tuple[str, ...]
 
@@ -187,31 +187,6 @@ class LabelledScores:
         if len(row_of) <= self._max_score_labels:
             self._scores_RB = _grown(self._scores_RB, len(row_of) + 1)
             self._sums_R = _grown(self._sums_R, len(row_of) + 1)
-
-
-class RecentValues:
-    """The last `capacity` observations, for quantiles of what happens now."""
-
-    def __init__(self, capacity: int) -> None:
-        self._lock = threading.Lock()
-        self._values = np.empty(capacity, dtype=np.float64)
-        self._num_seen = 0
-
-    def add(self, values_N: NDArray[Any]) -> None:
-        """Float `[N]`."""
-        capacity = len(self._values)
-        values_N = values_N[-capacity:]
-        with self._lock:
-            start = self._num_seen % capacity
-            head = min(len(values_N), capacity - start)
-            self._values[start : start + head] = values_N[:head]
-            self._values[: len(values_N) - head] = values_N[head:]
-            self._num_seen += len(values_N)
-
-    def values(self) -> NDArray[np.float64]:
-        """A copy, in no particular order."""
-        with self._lock:
-            return self._values[: min(self._num_seen, len(self._values))].copy()
 
 
 class PolledGauges:

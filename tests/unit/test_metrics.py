@@ -1,6 +1,5 @@
 """Metrics: what is counted is what is exposed, and it is what prometheus_client itself would have counted."""
 
-import json
 import math
 import sys
 import threading
@@ -271,8 +270,6 @@ def test_decode_failures_have_the_empty_classifier() -> None:
     metrics = Metrics()
     metrics.records("", "dead_letter", 3)
     assert value(metrics, "records_total", classifier="", outcome="dead_letter") == 3
-    assert metrics.snapshot()["records"]["dead_letter"] == 3
-    assert metrics.snapshot()["classifiers"] == {}
 
 
 def test_batch_without_tokens_has_no_padding_ratio() -> None:
@@ -389,7 +386,6 @@ def test_threads_that_count_and_scrape_at_once_lose_nothing() -> None:
         thread.start()
     while any(thread.is_alive() for thread in threads):
         metrics.render()
-        metrics.snapshot()
     for thread in threads:
         thread.join()
     total = rounds * num_threads
@@ -400,46 +396,3 @@ def test_threads_that_count_and_scrape_at_once_lose_nothing() -> None:
     assert value(metrics, "record_latency_seconds_sum", classifier="c") == total * 150
     assert value(metrics, "stage_seconds_count", classifier="c", stage="infer") == total * 100
     assert value(metrics, "stage_seconds_sum", classifier="c", stage="infer") == total * 50
-
-
-def test_snapshot_is_plain_numbers_by_classifier_and_in_all() -> None:
-    metrics = filled()
-    metrics.records("topic", "uncertain", 4)
-    metrics.dead_letter("", "decode", "UnicodeDecodeError", 2)
-    snapshot = metrics.snapshot()
-    assert json.loads(json.dumps(snapshot)) == {
-        "records": {"accepted": 2, "uncertain": 4, "dead_letter": 0},
-        "labels": {"a": 1, "b": 2},
-        "dead_letters": {"infer ValueError": 1, "decode UnicodeDecodeError": 2},
-        "latency_s": {"p50": pytest.approx(0.102), "p99": pytest.approx(0.19804)},
-        "classifiers": {
-            "intent": {
-                "records": {"accepted": 2, "uncertain": 0, "dead_letter": 0},
-                "labels": {"a": 1, "b": 2},
-                "dead_letters": {"infer ValueError": 1},
-                "latency_s": {"p50": pytest.approx(0.102), "p99": pytest.approx(0.19804)},
-            },
-            "topic": {
-                "records": {"accepted": 0, "uncertain": 4, "dead_letter": 0},
-                "labels": {},
-                "dead_letters": {},
-                "latency_s": {"p50": None, "p99": None},
-            },
-        },
-        "tokens": 90,
-        "retries": 1,
-        "records_skipped": 5,
-        "in_flight_records": 7,
-        "in_flight_bytes": 700,
-        "lag_records": 12,
-        "oldest_undelivered_s": 1.5,
-    }
-
-
-@pytest.mark.parametrize("batch_size", [1, 100, 3000, 4096, 10_000])
-def test_snapshot_latency_is_of_the_most_recent_records(batch_size: int) -> None:
-    metrics = Metrics()
-    for start in range(0, 20_000, batch_size):
-        metrics.latencies("c", np.arange(start, min(start + batch_size, 20_000), dtype=float))
-    p50, p99 = np.quantile(np.arange(20_000 - 4096, 20_000), (0.5, 0.99)).tolist()
-    assert metrics.snapshot()["latency_s"] == {"p50": p50, "p99": p99}

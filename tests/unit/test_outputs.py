@@ -161,7 +161,7 @@ class TestDeadLetters:
     INFER = RecordError("infer", "ValueError", "the model fails")
 
     def failures(self) -> Failures:
-        """Of two classifiers: the second's model fails on rows 0 and 2; the first cannot decode row 2, neither row 1."""
+        """The second of two classifiers fails on rows 0 and 2, the first cannot decode row 2, neither row 1."""
         first, second = route(), Route("intent", "intent", {}, "intents", "texts.dead-letter", TextCodec())
         failures = Failures()
         failures.add(2, self.DECODE, first)
