@@ -34,12 +34,14 @@ class FakeKafka:
         log: (topic, partition) → all records that were acknowledged, in order.
         requests: (topic, number of records) of every produce batch, in the order they came.
         clients: the producers that were made.
+        on_request: called when a produce batch has come.
     """
 
     def __init__(self) -> None:
         self.log: defaultdict[tuple[str, int], list[OutputRecord]] = defaultdict(list)
         self.requests: list[tuple[str, int]] = []
         self.clients: list[FakeClient] = []
+        self.on_request: Callable[[], None] = lambda: None
         self._rules: list[Rule] = []
         self._gates: dict[tuple[str, int], asyncio.Event] = {}
 
@@ -77,6 +79,7 @@ class FakeKafka:
         """What the broker does with a batch."""
         records = _read(data)
         self.requests.append((topic, len(records)))
+        self.on_request()
         if (topic, partition) in self._gates:
             await self._gates[topic, partition].wait()
         for rule in self._rules:
