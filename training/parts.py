@@ -24,6 +24,8 @@ __all__ = ["Parts", "read_parts"]
 
 logger = logging.getLogger(__name__)
 
+_TEST_SEED = 0  # whatever the seed of the fit: models of several seeds are measured on the same rows
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -73,11 +75,17 @@ def read_parts(
         index_of(positive_label, labels, setting="--positive-label")
     elif settings.task == "sentiment":
         positive_label = guess_positive(labels)
-    if sources.validation is None:
-        train, validation_table = split_table(train, share=settings.validation_share, seed=settings.seed)
-    else:
+    validation_share = settings.validation_share
+    test_table = None
+    if sources.test is not None:
+        test_table = _read_known(sources.test, settings, labels, train)
+    elif settings.test_share:
+        train, test_table = split_table(train, share=settings.test_share, seed=_TEST_SEED, part="test")
+        validation_share /= 1 - settings.test_share
+    if sources.validation is not None:
         validation_table = _read_known(sources.validation, settings, labels, train)
-    test_table = None if sources.test is None else _read_known(sources.test, settings, labels, train)
+    else:
+        train, validation_table = split_table(train, share=validation_share, seed=settings.seed)
     num_test = 0 if test_table is None else len(test_table)
     logger.info(
         "%d rows to train on, %d to validate on, %d to test on; %d labels",

@@ -127,6 +127,7 @@ class _Rows:
         self._incomplete: list[int] = []
         self._bad: list[int] = []
         self._num_dropped = 0
+        self._unused = set(columns.label_map)
 
     def add(self, line: int, cells: Sequence[Cell]) -> None:
         """Takes the cells of the text columns, the label column and, where there are any, those of group and time."""
@@ -141,6 +142,7 @@ class _Rows:
             self._incomplete.append(line)
             return
         label_map = self._columns.label_map
+        self._unused.difference_update(labels)
         kept = tuple(dict.fromkeys(new for label in labels if (new := label_map.get(label, label))))
         if labels and not kept:
             self._num_dropped += 1
@@ -178,6 +180,9 @@ class _Rows:
             if lines:
                 message = "%s: %d rows %s are left out, the first on line %d"
                 logger.warning(message, self._path, len(lines), what, lines[0])
+        if self._unused:
+            names = ", ".join(map(repr, sorted(self._unused)))
+            logger.warning("%s: no row has a label %s of the label map; check its spelling", self._path, names)
         if self._num_dropped:
             logger.info("%s: the label map leaves %d rows out", self._path, self._num_dropped)
         return Table(

@@ -49,6 +49,8 @@ class FitSettings:
     """Epochs without a better macro-F1 on the validation rows before it stops."""
     validation_share: float = 0.1
     """Share of the rows kept for validation where no file is given for it."""
+    test_share: float = 0.0
+    """Share of the rows kept for testing where no file is given for it; the same rows for every seed. 0: none."""
     seed: int = 0
     """Equal seeds give equal models on the same machine with the same libraries."""
     golden_texts: tuple[str, ...] | None = None
@@ -71,6 +73,8 @@ class FitSettings:
                 raise ConfigError(f"{name} is {value!r}; give one from 0 to below 1")
         if not 0 < self.validation_share < 1:
             raise ConfigError(f"validation_share is {self.validation_share!r}; give one between 0 and 1, such as 0.1")
+        if not 0 <= self.test_share < 1 - self.validation_share:
+            raise ConfigError(f"test_share is {self.test_share!r}; give one that leaves rows to train on, such as 0.1")
 
     @property
     def max_epochs(self) -> int:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from stream_classifier.errors import ConfigError
 from training.cli.options import parse_label_map
-from training.data import Columns, Table, label_targets
+from training.data import Columns, label_targets
 from training.reading import read_table
-from training.splits import split_table
 
 
 def write(path: Path, content: str) -> Path:
@@ -139,13 +137,3 @@ def test_a_missing_column_names_those_that_are_there(tmp_path: Path) -> None:
 def test_tables_without_rows_or_with_broken_lines_are_refused(tmp_path: Path, content: str) -> None:
     with pytest.raises(ConfigError, match=r"t\.(csv|jsonl)"):
         read_table(write(tmp_path / ("t.jsonl" if content.startswith("{") else "t.csv"), content))
-
-
-def test_a_split_keeps_shares_of_labels_and_all_rows_once() -> None:
-    labels = ["common"] * 80 + ["rare"] * 20
-    table = Table("rows", [f"text {i}" for i in range(100)], [(label,) for label in labels])
-    train, validation = split_table(table, share=0.2, seed=7)
-    assert sorted(train.texts + validation.texts) == sorted(table.texts)
-    assert Counter(validation.labels) == {"common": 16, "rare": 4}
-    assert split_table(table, share=0.2, seed=7)[1].texts == validation.texts
-    assert split_table(table, share=0.2, seed=8)[1].texts != validation.texts

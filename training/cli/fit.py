@@ -48,6 +48,7 @@ __all__ = ["command"]
     show_default=True,
     help="Share of DATA to validate on.",
 )
+@click.option("--test-share", type=float, default=0.0, show_default=True, help="Share of DATA to test on.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Equal seeds give equal models.")
 @click.option(
     "--golden-texts",
