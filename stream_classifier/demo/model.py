@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import subprocess
@@ -10,16 +11,16 @@ import tempfile
 from pathlib import Path
 
 from stream_classifier import __version__
-from stream_classifier.demo.news import write_training_table
+from stream_classifier.demo.news import training_table
 from stream_classifier.errors import ConfigError, FatalError
 
-__all__ = ["cached_model", "prepare_model"]
+__all__ = ["prepare_model"]
 
 
-def cached_model() -> Path:
-    """Where the model is kept: in the user's cache directory, for this version."""
+def _cached_model(table: bytes) -> Path:
+    """Where the model trained on this table is kept: in the user's cache directory, for this version."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "stream-classifier" / f"demo-news-{__version__}"
+    return cache / "stream-classifier" / f"demo-news-{__version__}-{hashlib.sha256(table).hexdigest()[:8]}"
 
 
 def prepare_model(*, retrain: bool = False) -> Path:
@@ -29,19 +30,20 @@ def prepare_model(*, retrain: bool = False) -> Path:
         ConfigError: what training needs is not installed.
         FatalError: training failed.
     """
-    directory = cached_model()
+    table, num_articles = training_table()
+    directory = _cached_model(table)
     if directory.is_dir() and not retrain:
         print(f"model: {directory} (trained before; --retrain makes it anew)", file=sys.stderr)
         return directory
     _require_training()
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="stream-classifier-demo-") as folder:
-        table = Path(folder) / "news.csv"
-        number = write_training_table(table)
-        print(f"model: training a 6-layer BERT on {number} news articles; once, about a minute", file=sys.stderr)
+        file = Path(folder) / "news.csv"
+        file.write_bytes(table)
+        print(f"model: training a 6-layer BERT on {num_articles} news articles; once, about a minute", file=sys.stderr)
         arguments = ["--task", "category", "--freeze-encoder", "--overwrite", "--out", str(directory)]
         program = [sys.executable, "-c", "import sys; from training.cli import main; sys.exit(main())"]
-        code = subprocess.run([*program, "fit", str(table), *arguments], check=False, stdout=sys.stderr).returncode
+        code = subprocess.run([*program, "fit", str(file), *arguments], check=False, stdout=sys.stderr).returncode
     if code < 0 or code in (130, 143):
         raise KeyboardInterrupt
     if code:

@@ -17,7 +17,7 @@ from tests.plugins.models import make_directory
 
 pytestmark = [pytest.mark.embedded, pytest.mark.slow]
 
-LABELS = ("business", "entertainment", "politics", "sport", "tech")
+LABELS = ("business", "entertainment", "politics", "sports", "tech")
 
 
 @pytest.fixture(scope="module")
