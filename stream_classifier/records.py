@@ -118,11 +118,13 @@ def result_record(
         prediction: as `Prediction.as_dict` gives it.
         model: `name` and `digest`.
         source: where the text came from: topic, partition, offset and timestamp, or a line of a file.
-        passthrough: fields of the source; None when none are configured: the record then has no such key.
+        passthrough: fields of the source; None for none.
     """
-    record: dict[str, Any] = {"classifier": classifier, "task": task, **prediction}
-    if passthrough is not None:
-        record["passthrough"] = passthrough
-    record["model"] = model
-    record["source"] = source
-    return record
+    return {
+        "classifier": classifier,
+        "task": task,
+        **prediction,
+        "passthrough": passthrough or {},
+        "model": model,
+        "source": source,
+    }

@@ -44,6 +44,7 @@ def result(message: Any, value: bytes, timestamp_ms: int) -> bytes:
             "score": score,
             "decision": "accepted" if score >= THRESHOLD else "uncertain",
             "scores": [{"label": LABELS[index], "score": score}, {"label": LABELS[1 - index], "score": rest}],
+            "passthrough": {},
             "model": {"name": "bench", "digest": None},
             "source": {
                 "topic": message.topic,

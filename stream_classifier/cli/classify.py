@@ -15,11 +15,11 @@ from stream_classifier.cli.group import examples
 from stream_classifier.cli.inputs import FORMATS, format_of, read_items
 from stream_classifier.cli.output import write
 from stream_classifier.errors import ConfigError, RecordError, TransientError
+from stream_classifier.records import Prediction, result_record
 
 if TYPE_CHECKING:
     from stream_classifier.codecs import Codec
     from stream_classifier.model.classifier import Classifier
-    from stream_classifier.records import Prediction
 
 __all__ = ["command"]
 
@@ -118,7 +118,6 @@ class _Answers:
         self._classifier = classifier
         self._codec = codec
         self._source = {} if file is None else {"file": file}
-        self._head = {"classifier": classifier.name, "task": classifier.task}
         self._model = {"name": classifier.name, "digest": classifier.digest}
         self._lines: list[int] = []
         self._values: list[bytes] = []
@@ -155,10 +154,14 @@ class _Answers:
         write(b"".join(results))
 
     def _result(self, line: int, prediction: Prediction, fields: Mapping[str, Any] | None) -> dict[str, Any]:
-        result = {**self._head, **prediction.as_dict()}
-        if fields is not None:
-            result["passthrough"] = fields
-        return {**result, "model": self._model, "source": {**self._source, "line": line}}
+        return result_record(
+            prediction.as_dict(),
+            classifier=self._classifier.name,
+            task=self._classifier.task,
+            model=self._model,
+            source={**self._source, "line": line},
+            passthrough=fields,
+        )
 
     def _answer(self, texts: Sequence[str]) -> list[Prediction | RecordError]:
         """An answer a text. When the model fails on several, on halves of them, down to the one that is to blame."""

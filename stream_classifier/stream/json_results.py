@@ -44,7 +44,8 @@ def write_results(
     columns: list[Column] = [
         repeat(orjson.dumps({"classifier": classifier, "task": task})[:-1] + b","),
         *_prediction(predictions),
-        *([] if passthrough_N is None else [repeat(b',"passthrough":'), map(orjson.dumps, passthrough_N)]),
+        repeat(b',"passthrough":'),
+        repeat(b"{}") if passthrough_N is None else map(orjson.dumps, passthrough_N),
         repeat(b',"model":' + orjson.dumps(model) + b',"source":' + source + b',"offset":'),
         _items(offsets_N),
         repeat(b',"timestamp":'),

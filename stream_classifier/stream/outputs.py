@@ -37,7 +37,6 @@ class Route:
         uncertain: the topic of copies of uncertain results, if any.
         labels: label → topic of copies of results with that label.
         dead_letter: the topic of records without a result.
-        passthrough: whether results carry a "passthrough" object.
         codec: writes the results.
     """
 
@@ -49,7 +48,6 @@ class Route:
     codec: Codec
     uncertain: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
-    passthrough: bool = False
 
     @property
     def topics(self) -> set[str]:

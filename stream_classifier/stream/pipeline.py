@@ -205,7 +205,7 @@ class Pipeline:
         for text, error in failed.items():
             if rows[text] not in not_mine:
                 failures.add(rows[text], error, route)
-        passthrough = decoded.passthrough if route.passthrough else None
+        passthrough = decoded.passthrough
         if failed or not_mine:
             kept = [text for text in range(len(rows)) if text not in failed and rows[text] not in not_mine]
             rows = [rows[text] for text in kept]

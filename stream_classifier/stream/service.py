@@ -354,7 +354,6 @@ class _Sourced:
             codec=self.codec,
             uncertain=settings.route.uncertain,
             labels=settings.route.label,
-            passthrough=bool(settings.passthrough),
         )
 
 

@@ -66,6 +66,7 @@ def test_every_record_has_one_result_with_key_headers_and_timestamp(
             "score": score,
             "decision": "accepted" if score >= 0.75 else "uncertain",
             "scores": [{"label": label, "score": score}, {"label": other, "score": pytest.approx(1 - score)}],
+            "passthrough": {},
             "model": {"name": "null", "digest": None},
             "source": {"topic": source, "partition": partition, "offset": offset, "timestamp": record.timestamp_ms},
         }

@@ -52,6 +52,7 @@ def test_a_result_is_the_documented_record(tmp_path: Path, capsysbinary: pytest.
             "score": score,
             "decision": "accepted",
             "scores": [{"label": label, "score": score}, {"label": other, "score": pytest.approx(1 - score)}],
+            "passthrough": {},
             "model": {"name": "null", "digest": None},
             "source": {"file": str(file), "line": 1},
         }
