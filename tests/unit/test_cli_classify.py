@@ -67,7 +67,8 @@ def test_the_output_is_the_same_to_the_byte_every_time(
     assert main(["classify", "null", str(tmp_path / "a.txt"), "--top-k", "1"]) == 0
     assert capsysbinary.readouterr().out == (
         b'{"classifier":"null","task":"free","label":"even","score":0.6055908203125,"decision":"accepted",'
-        b'"scores":[{"label":"even","score":0.6055908203125}],"model":{"name":"null","digest":null},'
+        b'"scores":[{"label":"even","score":0.6055908203125}],"passthrough":{},'
+        b'"model":{"name":"null","digest":null},'
         b'"source":{"file":"' + str(tmp_path / "a.txt").encode() + b'","line":1}}\n'
     )
 

@@ -67,6 +67,7 @@ def test_a_result_keeps_key_headers_and_timestamp_and_says_where_it_came_from() 
         "score": 0.75,
         "decision": "accepted",
         "scores": [{"label": "spam", "score": 0.75}, {"label": "ham", "score": 0.25}],
+        "passthrough": {},
         "model": {"name": "m", "digest": None},
         "source": {"topic": "texts", "partition": 2, "offset": 7, "timestamp": 1_700_000_000_123},
     }
