@@ -44,6 +44,15 @@ def test_code_compiles(where: str, body: str) -> None:
     compile(body, where, "exec")
 
 
+def test_the_page_on_model_directories_names_every_key_of_the_manifest() -> None:
+    from stream_classifier.model.manifest import CalibrationSpec, Manifest, Thresholds
+
+    page = (ROOT / "docs/reference/model-directory.md").read_text(encoding="utf-8")
+    keys = {field.alias or name for model in (Manifest, CalibrationSpec, Thresholds)
+            for name, field in model.model_fields.items()}  # fmt: skip
+    assert {key for key in keys if f"`{key}`" not in page} == set()
+
+
 def test_make_targets_and_commands_of_the_readme_exist() -> None:
     from stream_classifier.cli import COMMANDS
 
