@@ -12,15 +12,28 @@ if TYPE_CHECKING:
     from training.evaluation import Evaluation, evaluate
     from training.fitting import FitResult, fit
     from training.history import TrainingHistory, read_history
+    from training.recalibration import CalibrationResult, calibrate
     from training.settings import FitSettings
 
-__all__ = ["Evaluation", "FitResult", "FitSettings", "TrainingHistory", "evaluate", "fit", "read_history"]
+__all__ = [
+    "CalibrationResult",
+    "Evaluation",
+    "FitResult",
+    "FitSettings",
+    "TrainingHistory",
+    "calibrate",
+    "evaluate",
+    "fit",
+    "read_history",
+]
 
 _HOMES = {
+    "CalibrationResult": "training.recalibration",
     "Evaluation": "training.evaluation",
     "FitResult": "training.fitting",
     "FitSettings": "training.settings",
     "TrainingHistory": "training.history",
+    "calibrate": "training.recalibration",
     "evaluate": "training.evaluation",
     "fit": "training.fitting",
     "read_history": "training.history",

@@ -1,57 +1,118 @@
-"""README.md of a model directory: a short model card in the Hub's format."""
+"""README.md of a model directory: a short model card in the Hub's format, made of what classifier.json says."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from training.evaluation import Evaluation
+from stream_classifier.model import directory
 
-__all__ = ["model_card"]
+__all__ = ["CARD_NAME", "model_card", "write_card"]
 
+CARD_NAME = "README.md"
 _MAX_LABELS = 100
+_FIGURES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "nll": "negative log-likelihood",
+            "ece": "calibration error", "ece_noise_floor": "by chance alone"}  # fmt: skip
+_SHARES = ("accuracy", "macro_f1", "ece", "ece_noise_floor")
 
 
-def model_card(name: str, *, base: str, evaluation: Evaluation, measured_on: str, training: dict[str, Any]) -> str:
+def write_card(path: Path, content: Mapping[str, Any], *, name: str) -> None:
+    """Writes README.md of the directory at `path`, whose classifier.json is written; a reader never sees half of it."""
+    aside = path / f".{CARD_NAME}.{os.getpid()}"
+    aside.write_text(model_card(name, labels=directory.read(path).labels, content=content), "utf-8")
+    aside.replace(path / CARD_NAME)
+
+
+def model_card(name: str, *, labels: Sequence[str], content: Mapping[str, Any]) -> str:
     """The card's text.
 
     Args:
         name: of the model.
-        base: what it was trained from.
-        evaluation: its figures.
-        measured_on: "test" or "validation": the rows of the figures.
-        training: the summary of classifier.json.
+        labels: of the model.
+        content: of classifier.json; `training` has the base, the settings, the figures and the rows they are of.
     """
-    labels = evaluation.labels
+    training: Mapping[str, Any] = content.get("training") or {}
     shown = ", ".join(f"`{label}`" for label in labels[:_MAX_LABELS])
     more = f" and {len(labels) - _MAX_LABELS} more" if len(labels) > _MAX_LABELS else ""
-    note = "" if measured_on == "test" else " These rows also chose the epoch, so new texts may do worse."
-    settings = "\n".join(f"| {key} | {value} |" for key, value in training.items() if not isinstance(value, dict))
-    return f"""---
-library_name: transformers
-pipeline_tag: text-classification
-tags: [stream-classifier]
----
+    origin = f" Trained from `{training['base']}` with `stream-training fit`." if "base" in training else ""
+    sections = [
+        f"# {name}",
+        f"Tells {len(labels)} labels apart: {shown}{more}.{origin}",
+        *_figures(training),
+        *_calibration(content.get("calibration")),
+        *_thresholds(content.get("thresholds")),
+        "## Use",
+        f"    from stream_classifier import Classifier\n    predictions = Classifier.load({name!r})(['a text'])",
+        "It is an ordinary Hugging Face model too: "
+        f'`AutoModelForSequenceClassification.from_pretrained("{name}")` gives the raw\nlogits, before the calibration '
+        "that `classifier.json` holds. `golden.jsonl` holds a few texts with their logits.",
+        *_settings(training),
+    ]
+    front = "---\nlibrary_name: transformers\npipeline_tag: text-classification\ntags: [stream-classifier]\n---"
+    return "\n\n".join([front, *sections]) + "\n"
 
-# {name}
 
-Puts a text in one of {len(labels)} labels: {shown}{more}. Trained from `{base}` with `stream-training fit`.
+def _figures(training: Mapping[str, Any]) -> list[str]:
+    figures: Mapping[str, Any] | None = training.get("figures")
+    if not figures:
+        return []
+    rows = training.get("measured_on", "test")
+    head = [f"{rows} rows", *_FIGURES.values()]
+    cells = [str(figures.get("n", "–")), *(_cell(name, figures.get(name)) for name in _FIGURES)]
+    notes = []
+    if rows != "test":
+        notes.append("These rows also chose the epoch, so new texts may do worse.")
+    if any(figures.get(name) is None for name in _FIGURES):
+        notes.append("What the calibration changed since is not shown; `stream-training evaluate` measures it again.")
+    return [_table(head, [cells]), *([" ".join(notes)] if notes else [])]
 
-| {measured_on} rows | accuracy | macro-F1 | negative log-likelihood | calibration error (noise floor) |
-|---|---|---|---|---|
-| {evaluation.n} | {evaluation.accuracy:.2%} | {evaluation.macro_f1:.2%} | {evaluation.nll:.3f} | \
-{evaluation.ece:.2%} ({evaluation.ece_noise_floor:.2%}) |
-{note}
-## Use
 
-    from stream_classifier import Classifier
-    predictions = Classifier.load("{name}")(["a text"])
+def _calibration(calibration: Mapping[str, Any] | None) -> list[str]:
+    if not calibration or calibration.get("method") == "none":
+        return []
+    fitted_on = calibration.get("fitted_on") or {}
+    where = f", fitted on {fitted_on['n']} rows of {fitted_on['rows']}" if "n" in fitted_on else ""
+    lines = [f"Method {calibration['method']}{where}."]
+    if "nll_before" in fitted_on:
+        lines.append(
+            f"Negative log-likelihood {fitted_on['nll_before']:.3f} before and {fitted_on['nll_after']:.3f} after, "
+            f"calibration error {fitted_on['ece_before']:.2%} and {fitted_on['ece_after']:.2%}, cross-fitted."
+        )
+    if priors := fitted_on.get("priors"):
+        lines.append("For a stream with these shares: " + ", ".join(f"{k} {v:.2%}" for k, v in priors.items()) + ".")
+    return ["## Calibration", "\n".join(lines)]
 
-It is an ordinary Hugging Face model too: `AutoModelForSequenceClassification.from_pretrained("{name}")` gives the raw
-logits, before the calibration that `classifier.json` holds. `golden.jsonl` holds a few texts with their logits.
 
-## Training
+def _thresholds(thresholds: Mapping[str, Any] | None) -> list[str]:
+    if not thresholds:
+        return []
+    rows = []
+    if thresholds.get("default") is not None:
+        rows.append(["all labels", f"{thresholds['default']:.4f}"])
+    rows += [[f"`{label}`", f"{value:.4f}"] for label, value in (thresholds.get("labels") or {}).items()]
+    if thresholds.get("operating_point") is not None:
+        rows.append(["operating point", f"{thresholds['operating_point']:.4f}"])
+    if rejection := thresholds.get("rejection"):
+        rows.append([f"out of scope below ({rejection['score']})", f"{rejection['threshold']:.4f}"])
+    if not rows:
+        return []
+    goal = (thresholds.get("tuned_for") or {}).get("goal") if isinstance(thresholds.get("tuned_for"), dict) else None
+    return ["## Thresholds", *([f"Tuned for {goal}."] if goal else []), _table(["of", "threshold"], rows)]
 
-| | |
-|---|---|
-{settings}
-"""
+
+def _settings(training: Mapping[str, Any]) -> list[str]:
+    rows = [[key, str(value)] for key, value in training.items() if not isinstance(value, dict)]
+    return ["## Training", _table(["", ""], rows)] if rows else []
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cell(name: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.2%}" if name in _SHARES else f"{value:.3f}"

@@ -7,14 +7,11 @@ from __future__ import annotations
 import functools
 import logging
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from transformers import set_seed
 
 from stream_classifier.errors import ConfigError
@@ -22,7 +19,6 @@ from stream_classifier.model.backends.torch import pick_device, pick_dtype
 from stream_classifier.model.classifier import Classifier
 from stream_classifier.model.publish import write_manifest
 from stream_classifier.model.tokenization import TextTokenizer
-from training.calibrate import fit_temperature
 from training.card import model_card
 from training.data import TEXT_JOIN
 from training.encoder import Encoder, default_base, load_encoder, quiet_transformers
@@ -32,6 +28,7 @@ from training.history import TrainingHistory
 from training.loop import pad_tokens, token_rows, train
 from training.parts import Parts, read_parts
 from training.progress import bar
+from training.recalibration import first_calibration
 from training.settings import FitSettings
 from training.tail import Tail, encode_below, has_tail, pad_hidden
 
@@ -109,7 +106,7 @@ def fit(
             "training": training,
         }
         write_manifest(aside, content)
-        calibration, p_NL = _calibrate(aside, parts)
+        calibration, p_NL = first_calibration(Classifier.load(aside), parts.validation)
         content["calibration"] = calibration
         write_manifest(aside, content)
         measured_on, rows = ("validation", parts.validation) if parts.test is None else ("test", parts.test)
@@ -117,9 +114,7 @@ def fit(
         content["training"] = {**training, "measured_on": measured_on, "figures": _figures(evaluation)}
         golden = settings.golden_texts
         golden_texts = pick_golden(parts.validation.texts, p_NL) if golden is None else golden
-        card = model_card(
-            out.name, base=encoder.name, evaluation=evaluation, measured_on=measured_on, training=training
-        )
+        card = model_card(out.name, labels=parts.labels, content=content)
         history.write(aside)
         digest = finish(aside, content, golden_texts=golden_texts, card=card)
     return FitResult(out, digest, evaluation, measured_on, history)
@@ -196,19 +191,6 @@ def _freeze_below_last_layer(encoder: Encoder) -> None:
     layers[-1].requires_grad_(True)
     if (pooler := getattr(encoder.model.base_model, "pooler", None)) is not None:
         pooler.requires_grad_(True)
-
-
-def _calibrate(directory: Path, parts: Parts) -> tuple[Mapping[str, Any] | None, NDArray[np.float64]]:
-    """The calibration of classifier.json, None where the rows are too few; and the validation rows' probabilities."""
-    classifier = Classifier.load(directory)
-    logits_NL = classifier.logits(parts.validation.texts)
-    scale = fit_temperature(logits_NL, np.array(parts.indices(parts.validation), dtype=np.intp))
-    p_NL = classifier.decide(logits_NL).probabilities_NL
-    if scale is None:
-        logger.info("no calibration: it needs at least 200 validation rows, 5 of them wrong")
-        return None, p_NL
-    fitted_on = {"rows": "validation", "n": len(parts.validation)}
-    return {"method": "temperature", "scale": scale, "fitted_on": fitted_on, "dtype": classifier.dtype}, p_NL
 
 
 def _summary(parts: Parts, settings: FitSettings, base: str, history: TrainingHistory) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import sys
 import click
 
 from stream_classifier.errors import ConfigError, StreamClassifierError
-from training.cli import evaluate, fit
+from training.cli import calibrate, evaluate, fit
 from training.cli.options import examples
 
 __all__ = ["cli", "main"]
@@ -47,6 +47,7 @@ def main() -> None:
     epilog=examples(
         "stream-training fit support.csv --task intent --out models/intent",
         "stream-training evaluate models/intent test.csv --json",
+        "stream-training calibrate models/intent validation.csv",
     ),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -55,7 +56,7 @@ def cli() -> None:
     """Makes and measures the models that stream-classifier serves."""
 
 
-for _module in (evaluate, fit):
+for _module in (calibrate, evaluate, fit):
     cli.add_command(_module.command)
 
 

@@ -13,7 +13,7 @@ import click
 from stream_classifier.errors import ConfigError
 from training.data import Columns
 
-__all__ = ["columns_options", "examples", "parse_label_map", "set_up_logging"]
+__all__ = ["columns_options", "examples", "parse_label_map", "parse_shares", "set_up_logging"]
 
 
 def examples(*lines: str) -> str:
@@ -92,6 +92,25 @@ def parse_label_map(option: str) -> dict[str, str]:
             raise ConfigError(f"--label-map {option}: {old!r} is there twice; remove one")
         label_map[old] = new
     return label_map
+
+
+def parse_shares(option: str, text: str) -> dict[str, float]:
+    """What an option such as --priors spam=0.02,ham=0.98 says.
+
+    Raises:
+        ConfigError: a part that is no label=number, or a label that is there twice.
+    """
+    shares: dict[str, float] = {}
+    for part in text.split(","):
+        label, equals, number = part.rpartition("=")
+        try:
+            share = float(number)
+        except ValueError as error:
+            raise ConfigError(f"{option} {part}: give label=number, such as spam=0.02,ham=0.98") from error
+        if not equals or not label or label in shares:
+            raise ConfigError(f"{option} {part}: give each label once, as label=number, such as spam=0.02,ham=0.98")
+        shares[label] = share
+    return shares
 
 
 def set_up_logging(*, quiet: bool) -> None:

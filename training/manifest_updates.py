@@ -1,0 +1,82 @@
+"""Changes classifier.json of a finished model directory: atomically, in place or in a copy, and renews its card.
+
+Whoever reads the directory finds the old model or the new one. The weights are never touched.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from stream_classifier.errors import ConfigError
+from stream_classifier.model import directory
+from stream_classifier.model.manifest import MANIFEST_NAME, read_json_object
+from stream_classifier.model.publish import write_manifest
+from training.card import write_card
+from training.export import check_target, written_aside
+
+__all__ = ["check_place", "renew_documents", "update_manifest", "without_thresholds"]
+
+logger = logging.getLogger(__name__)
+
+_COMPUTED = ("schema", "files")
+
+
+def check_place(model: str | Path, out: str | Path | None, *, overwrite: bool = False) -> Path:
+    """The directory that holds `model`, once it is known that what is made of it can be written.
+
+    Raises:
+        ConfigError: `model` is a Hub name and there is no `out`, or `out` is there already.
+        ModelDirectoryError: `model` does not load.
+    """
+    if out is not None:
+        check_target(Path(out), overwrite=overwrite)
+    elif not Path(model).is_dir():
+        raise ConfigError(f"{model} is no directory, so it cannot be changed; give --out for a directory of its own")
+    return directory.read(model).path
+
+
+def update_manifest(
+    path: Path, change: Callable[[dict[str, Any]], Mapping[str, Any]], *, out: str | Path | None = None
+) -> str:
+    """Replaces classifier.json of the directory at `path`, or writes a copy of it to `out`; returns the new digest.
+
+    Args:
+        path: a model directory; without a classifier.json it gets one.
+        change: makes the new content of the old; neither has `schema` and `files`, which are filled in.
+        out: None: in place.
+    """
+    if out is None:
+        return _update(path, change, name=path.resolve().name)
+    with written_aside(Path(out)) as aside:
+        shutil.copytree(path, aside, dirs_exist_ok=True)
+        return _update(aside, change, name=Path(out).name)
+
+
+def renew_documents(path: Path, content: Mapping[str, Any], *, name: str) -> None:
+    """Writes what tells people of a model anew from what classifier.json says now: the card."""
+    write_card(path, content, name=name)
+
+
+def without_thresholds(content: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """The content less the thresholds that another calibration invalidates, and whether there were any.
+
+    A rejection rule by energy stays: it reads the raw logits.
+    """
+    old = {name: value for name, value in content.get("thresholds", {}).items() if value not in (None, {})}
+    kept = {"rejection": old["rejection"]} if old.get("rejection", {}).get("score") == "energy" else {}
+    gone = old.keys() - kept.keys() - {"tuned_for"}
+    if not gone:
+        return dict(content), False
+    return {**{key: value for key, value in content.items() if key != "thresholds"}, "thresholds": kept}, True
+
+
+def _update(path: Path, change: Callable[[dict[str, Any]], Mapping[str, Any]], *, name: str) -> str:
+    old = read_json_object(path / MANIFEST_NAME) if (path / MANIFEST_NAME).is_file() else {}
+    content = change({key: value for key, value in old.items() if key not in _COMPUTED})
+    digest = write_manifest(path, content)
+    renew_documents(path, content, name=name)
+    return digest

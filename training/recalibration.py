@@ -1,0 +1,247 @@
+"""`calibrate`: probabilities made honest on labelled rows, written to the model directory, and what that was worth.
+
+Fitting is for calibration.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_classifier.errors import ConfigError
+from stream_classifier.model.calibration import MULTI_LABEL, Calibration
+from stream_classifier.model.classifier import Classifier
+from training.answers import Answers, answer_table, one_hot
+from training.calibration import (
+    METHODS,
+    MIN_ERRORS,
+    MIN_ROWS,
+    NUM_FOLDS,
+    FittedCalibration,
+    Trial,
+    enough_rows,
+    fit_calibration,
+    fit_temperature,
+    prior_shift,
+)
+from training.data import Columns, Table
+from training.evaluation import Evaluation, evaluate_answers
+from training.manifest_updates import check_place, update_manifest, without_thresholds
+from training.reading import find_part, read_table
+
+__all__ = ["CalibrationFigures", "CalibrationResult", "calibrate", "first_calibration"]
+
+logger = logging.getLogger(__name__)
+
+_AUTO = "auto"
+_NONE = "none"
+_STALE = ("nll", "brier", "ece", "ece_noise_floor")
+_STALE_WITH_LABELS = (*_STALE, "accuracy", "macro_f1", "weighted_f1")
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationFigures:
+    """What probabilities are worth on the rows; the figures of `Evaluation`."""
+
+    accuracy: float
+    nll: float
+    brier: float
+    ece: float
+    ece_noise_floor: float
+    ece_noise_95: float
+
+    @classmethod
+    def of(cls, evaluation: Evaluation) -> CalibrationFigures:
+        return cls(**{f.name: getattr(evaluation, f.name) for f in dataclasses.fields(cls)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationResult:
+    """What `calibrate` did.
+
+    Attributes:
+        path, digest: of the model directory written.
+        n: rows.
+        method: "temperature", "bias" (a temperature, and a bias a label), "vector" (scale and bias a label) or "none".
+        scale, bias: p = softmax or sigmoid of scale·z + bias; a number, or one for each label.
+        trials: the methods tried.
+        before: with the calibration that was there.
+        after: cross-fitted: each row by a calibration fitted on other rows.
+        num_changed: rows whose label differs from that of the raw logits; plain Hugging Face would say another one.
+        priors: the shares of labels it is for, where they were given.
+        thresholds_removed: whether there were thresholds, which were tuned for the probabilities before.
+    """
+
+    path: Path
+    digest: str
+    n: int
+    method: str
+    scale: float | list[float] = field(repr=False)
+    bias: float | list[float] = field(repr=False)
+    trials: tuple[Trial, ...] = field(repr=False)
+    before: CalibrationFigures
+    after: CalibrationFigures
+    num_changed: int
+    priors: dict[str, float] | None
+    thresholds_removed: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON object of `--json`."""
+        trials = [{**asdict(trial), "helps": trial.helps} for trial in self.trials]
+        return {**{f.name: getattr(self, f.name) for f in dataclasses.fields(self)}, "path": str(self.path),
+                "trials": trials, "before": asdict(self.before), "after": asdict(self.after)}  # fmt: skip
+
+
+def calibrate(
+    model: str | Path,
+    data: str | Path,
+    *,
+    method: str = _AUTO,
+    priors: Mapping[str, float] | None = None,
+    columns: Columns | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    device: str = "auto",
+    dtype: str = "auto",
+) -> CalibrationResult:
+    """Fits a calibration on labelled rows and writes it to classifier.json. Blocks.
+
+    The rows must not be those the model was trained on, and their labels be distributed as on the stream, or else be
+    corrected with `priors`. Thresholds that were stored go: they were tuned for other probabilities.
+
+    Args:
+        model: a model directory; with `out` a Hub name too.
+        data: a file, or a folder with a validation file.
+        method: "temperature", "bias", "vector"; "auto": the simplest that no other beats in cross-validation by more
+            than its standard error; "none": the raw logits, to which only `priors` are applied.
+        priors: shares of labels on the stream, 0-1; those not named divide what is left as in the rows.
+        columns: where texts and labels are.
+        out: a directory to write; None: `model` itself, atomically.
+        overwrite: whether a model directory at `out` is replaced.
+        device, dtype: as for `Classifier.load`: calibrate with what will serve.
+
+    Raises:
+        ConfigError: fewer than 200 rows or 5 wrong ones, priors that cannot be, a place that cannot be written.
+        ModelDirectoryError: the model does not load.
+    """
+    if method not in (_AUTO, _NONE, *METHODS):
+        raise ConfigError(f"--method {method}: give auto, none, {', '.join(METHODS)}")
+    path = check_place(model, out, overwrite=overwrite)
+    table = read_table(find_part(Path(data), "validation"), columns)
+    classifier = Classifier.load(model, device=device, dtype=dtype)
+    answers = answer_table(classifier, table)
+    fitted = _fitted(answers, table, method)
+    bias_L, shares = np.zeros(len(answers.labels)), None
+    if priors:
+        shares_L = answers.true_NL.mean(axis=0)
+        bias_L, target_L = prior_shift(priors, shares_L, answers.labels, problem_type=answers.problem_type)
+        shares = dict(zip(answers.labels, target_L.tolist(), strict=True))
+    calibration = _shifted(fitted.calibration, bias_L)
+
+    before, after = evaluate_answers(answers, task=""), evaluate_answers(_decided(answers, fitted.p_NL), task="")
+    decided = _decided(answers, calibration.probabilities(answers.logits_NL))
+    raw = _decided(answers, Calibration(answers.problem_type).probabilities(answers.logits_NL))
+    num_changed = int((decided.predicted_NL != raw.predicted_NL).any(axis=1).sum())
+    fitted_on = {
+        "rows": Path(table.source).name,
+        "n": len(table),
+        "folds": NUM_FOLDS,
+        "nll_before": before.nll,
+        "nll_after": after.nll,
+        "ece_before": before.ece,
+        "ece_after": after.ece,
+        "priors": shares,
+    }
+    removed = False
+
+    def change(content: dict[str, Any]) -> dict[str, Any]:
+        nonlocal removed
+        written = {
+            "method": calibration.method,
+            "scale": calibration.scale,
+            "bias": calibration.bias,
+            "fitted_on": fitted_on,
+            "dtype": classifier.dtype,
+        }
+        content, removed = without_thresholds(content)
+        return {**_without_stale_figures(content, labels_too=num_changed > 0), "calibration": written}
+
+    digest = update_manifest(path, change, out=out)
+    return CalibrationResult(
+        path=Path(path if out is None else out),
+        digest=digest,
+        n=len(table),
+        method=calibration.method,
+        scale=_plain(calibration.scale),
+        bias=_plain(calibration.bias),
+        trials=fitted.trials,
+        before=CalibrationFigures.of(before),
+        after=CalibrationFigures.of(after),
+        num_changed=num_changed,
+        priors=shares,
+        thresholds_removed=removed,
+    )
+
+
+def first_calibration(classifier: Classifier, table: Table) -> tuple[dict[str, Any] | None, NDArray[np.float64]]:
+    """What a fit writes as `calibration`, a temperature or None where the rows are too few; and the rows' raw
+    probabilities `[N, L]`.
+    """
+    answers = answer_table(classifier, table)
+    scale = fit_temperature(answers.logits_NL, answers.true_NL, problem_type=answers.problem_type)
+    if scale is None:
+        logger.info("no calibration: it needs at least %d validation rows, %d of them wrong", MIN_ROWS, MIN_ERRORS)
+        return None, answers.p_NL
+    fitted_on = {"rows": "validation", "n": len(table)}
+    written = {"method": "temperature", "scale": scale, "fitted_on": fitted_on, "dtype": classifier.dtype}
+    return written, answers.p_NL
+
+
+def _fitted(answers: Answers, table: Table, method: str) -> FittedCalibration:
+    if method == _NONE:
+        raw = Calibration(answers.problem_type)
+        return FittedCalibration(raw, (), raw.probabilities(answers.logits_NL))
+    if not enough_rows(answers.logits_NL, answers.true_NL, problem_type=answers.problem_type):
+        problem = f"{len(table)} rows cannot tell a temperature: it takes {MIN_ROWS}, of which {MIN_ERRORS} are wrong"
+        raise ConfigError(f"{table.source}: {problem}; give more rows, or leave the model as it is")
+    methods = METHODS if method == _AUTO else (method,)
+    return fit_calibration(answers.logits_NL, answers.true_NL, problem_type=answers.problem_type, methods=methods)
+
+
+def _shifted(calibration: Calibration, bias_L: NDArray[np.float64]) -> Calibration:
+    if not bias_L.any():
+        return calibration
+    bias = (np.asarray(calibration.bias) + bias_L).tolist()
+    method = "prior shift" if calibration.method == _NONE else f"{calibration.method} and prior shift"
+    return dataclasses.replace(calibration, method=method, bias=bias)
+
+
+def _decided(answers: Answers, p_NL: NDArray[np.float64]) -> Answers:
+    """The same answers with other probabilities, decided without thresholds of the model."""
+    if answers.problem_type == MULTI_LABEL:
+        predicted_NL = p_NL >= 0.5
+    else:
+        predicted_NL = one_hot(p_NL.argmax(axis=1), p_NL.shape[1])
+    return dataclasses.replace(answers, p_NL=p_NL, predicted_NL=predicted_NL, scores_N=p_NL.max(axis=1))
+
+
+def _without_stale_figures(content: dict[str, Any], *, labels_too: bool) -> dict[str, Any]:
+    """The figures of the fit that another calibration changes are not those of this model any more."""
+    training = content.get("training")
+    if not isinstance(training, dict) or not isinstance(training.get("figures"), dict):
+        return content
+    stale = _STALE_WITH_LABELS if labels_too else _STALE
+    figures = {name: None if name in stale else value for name, value in training["figures"].items()}
+    return {**content, "training": {**training, "figures": figures}}
+
+
+def _plain(values: Any) -> float | list[float]:
+    plain: float | list[float] = np.asarray(values).tolist()
+    return plain
