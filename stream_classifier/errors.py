@@ -5,6 +5,7 @@
     │   └── ModelDirectoryError   refuse to start: a model directory is wrong
     ├── RecordError               dead letter: this one record cannot be classified or delivered
     ├── TransientError            retry: the same call may succeed later or on less work
+    ├── TrainingError             stop (exit 1): a step of `training` failed while it ran
     └── FatalError                stop (exit 1): going on would lose records; a restart reads them again
         ├── DeliveryError         the broker did not take what was produced
         └── ModelError            the model answers nothing any more, not even its probe
@@ -24,6 +25,7 @@ __all__ = [
     "ModelError",
     "RecordError",
     "StreamClassifierError",
+    "TrainingError",
     "TransientError",
 ]
 
@@ -70,6 +72,10 @@ class RecordError(StreamClassifierError):
 
 class TransientError(StreamClassifierError):
     """The call may succeed when it is made again, later or with less work (out of memory, a broker away)."""
+
+
+class TrainingError(StreamClassifierError):
+    """A fit, or another step of `training`, failed while it ran. The message is one line that says what to try."""
 
 
 class FatalError(StreamClassifierError):

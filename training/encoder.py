@@ -14,6 +14,7 @@ from typing import Any
 
 from stream_classifier.errors import ConfigError
 from stream_classifier.model.calibration import SINGLE_LABEL
+from training.dropout import set_dropout
 
 __all__ = ["DEFAULT_BASE_PACKAGE", "Encoder", "default_base", "load_encoder", "quiet_transformers"]
 
@@ -52,28 +53,47 @@ def default_base() -> str:
     return str(package.MODEL_DIR)
 
 
-def load_encoder(base: str, labels: Sequence[str]) -> Encoder:
+def load_encoder(
+    base: str,
+    labels: Sequence[str],
+    *,
+    problem_type: str = SINGLE_LABEL,
+    dropout: float | None = None,
+    classifier_dropout: float | None = None,
+) -> Encoder:
     """Loads a base model, with a head for `labels` that is drawn from torch's current seed.
 
     Blocks; a Hub name is fetched unless it is in the cache. Only safetensors are read, and no code of the base is run.
+
+    Args:
+        base: a directory or a Hub name.
+        labels: in the order of the logits.
+        problem_type: single-label or multi-label, for config.json.
+        dropout, classifier_dropout: see dropout.py; None: the base's own.
 
     Raises:
         ConfigError: a base that cannot be used, with the fix.
     """
     import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
     path = Path(base)
     if path.exists() and not (path / "config.json").is_file():
         raise ConfigError(f"--base {base}: there is no config.json in it; give a directory that save_pretrained wrote")
     try:
         tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
-        model, loading = AutoModelForSequenceClassification.from_pretrained(
+        config = AutoConfig.from_pretrained(
             base,
             num_labels=len(labels),
             id2label=dict(enumerate(labels)),
             label2id={label: i for i, label in enumerate(labels)},
-            problem_type=SINGLE_LABEL,
+            problem_type=problem_type,
+            trust_remote_code=False,
+        )
+        set_dropout(config, dropout, classifier_dropout)
+        model, loading = AutoModelForSequenceClassification.from_pretrained(
+            base,
+            config=config,
             dtype=torch.float32,
             use_safetensors=True,
             trust_remote_code=False,

@@ -7,7 +7,7 @@ from __future__ import annotations
 import functools
 import logging
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,16 @@ from training.encoder import Encoder, default_base, load_encoder, quiet_transfor
 from training.evaluation import Evaluation, evaluate_table
 from training.export import check_target, finish, pick_golden, save_files, written_aside
 from training.history import TrainingHistory
-from training.loop import pad_tokens, token_rows, train
+from training.layers import depths_of, freeze_below, needs_depths
+from training.loop import LoopContext, train
+from training.losses import TextLoss, class_weights
 from training.parts import Parts, read_parts
 from training.progress import bar
 from training.recalibration import first_calibration
+from training.reporters import prepare_reporters
+from training.rows import hidden_rows, pad_hidden, pad_tokens, token_rows
 from training.settings import FitSettings
-from training.tail import Tail, encode_below, has_tail, pad_hidden
+from training.tail import Tail, encode_below, has_tail
 
 __all__ = ["FitResult", "fit"]
 
@@ -85,15 +89,22 @@ def fit(
     out = Path(out)
     check_target(out, overwrite=overwrite)
     settings = settings or FitSettings()
+    prepare_reporters(settings.report_to, run_name=out.name)
     parts = read_parts(data, settings=settings, validation=validation, test=test)
     if parts.test is None:
         logger.info("there is no test file: the figures are those of the validation rows, which also choose the epoch")
     with written_aside(out) as aside, quiet_transformers():
         set_seed(settings.seed)
-        encoder = load_encoder(settings.base or default_base(), parts.labels)
+        encoder = load_encoder(
+            settings.base or default_base(),
+            parts.labels,
+            problem_type=parts.problem_type,
+            dropout=settings.dropout,
+            classifier_dropout=settings.classifier_dropout,
+        )
         max_length = min(settings.max_length, encoder.max_length)
         save_files(encoder, aside)  # the tokenizer that serving will read is the one that training reads
-        history = _train(encoder, parts, settings, max_length, aside, show_progress=show_progress)
+        history = _train(encoder, parts, settings, max_length, aside, run_name=out.name, show_progress=show_progress)
         save_files(encoder, aside)
 
         logger.info("measuring")
@@ -121,24 +132,32 @@ def fit(
 
 
 def _train(
-    encoder: Encoder, parts: Parts, settings: FitSettings, max_length: int, directory: Path, *, show_progress: bool
+    encoder: Encoder,
+    parts: Parts,
+    settings: FitSettings,
+    max_length: int,
+    directory: Path,
+    *,
+    run_name: str,
+    show_progress: bool,
 ) -> TrainingHistory:
     tokenizer = TextTokenizer(
         directory / "tokenizer.json", max_length=max_length, vocab_size=encoder.model.config.vocab_size
     )
     train_tokens = tokenizer.encode(parts.train.texts)
     validation_tokens = tokenizer.encode(parts.validation.texts)
-    train_labels, validation_labels = parts.indices(parts.train), parts.indices(parts.validation)
-    device = pick_device("auto")
-    dtype = pick_dtype("auto", device)
+    train_targets, validation_targets = parts.targets(parts.train), parts.targets(parts.validation)
+    device = pick_device(settings.device)
+    dtype = pick_dtype(settings.dtype, device)
     model = encoder.model.to(device)
-    work_dir = directory / "work"
+    depths = depths_of(model) if needs_depths(settings) else None
+    context = LoopContext(directory / "work", device, dtype, show_progress=show_progress, run_name=run_name)
     loop: dict[str, Any] = {
         "settings": settings,
+        "problem_type": parts.problem_type,
         "num_labels": len(parts.labels),
-        "work_dir": work_dir,
-        "device": device,
-        "show_progress": show_progress,
+        "loss": _loss(parts, settings),
+        "depths": depths,
     }
     try:
         if settings.freeze_encoder and has_tail(model):
@@ -149,48 +168,52 @@ def _train(
                 train_hidden, validation_hidden = encode(train_tokens), encode(validation_tokens)
             return train(
                 Tail(model),
-                _hidden_rows(train_hidden, train_labels),
-                _hidden_rows(validation_hidden, validation_labels),
+                hidden_rows(train_hidden, train_targets),
+                hidden_rows(validation_hidden, validation_targets),
                 collate=pad_hidden,
-                dtype=torch.float32,  # so little to compute that autocast's copies would cost more than they save
+                # So little to compute that autocast's copies would cost more than they save.
+                context=replace(context, dtype=torch.float32),
                 **loop,
             )
-        if settings.freeze_encoder:
-            _freeze_below_last_layer(encoder)
+        if settings.freeze_encoder and depths is not None:
+            if depths.shared_layers:
+                family = model.config.model_type
+                raise ConfigError(
+                    f"--freeze-encoder: the layers of a {family} model are one and the same; leave it out"
+                )
+            freeze_below(model, depths, depths.num_layers)
+        if settings.gradient_checkpointing and not model.supports_gradient_checkpointing:
+            raise ConfigError(f"--gradient-checkpointing: a {model.config.model_type} model has none; leave it out")
         return train(
             model,
-            token_rows(train_tokens, train_labels),
-            token_rows(validation_tokens, validation_labels),
+            token_rows(train_tokens, train_targets),
+            token_rows(validation_tokens, validation_targets),
             collate=functools.partial(pad_tokens, pad_id=model.config.pad_token_id or 0),
-            dtype=dtype,
+            context=context,
             **loop,
         )
     finally:
         model.to("cpu")
-        shutil.rmtree(work_dir, ignore_errors=True)
+        shutil.rmtree(context.work_dir, ignore_errors=True)
 
 
-def _hidden_rows(hidden: list[torch.Tensor], labels: list[int]) -> list[dict[str, Any]]:
-    return [{"hidden": states_SE, "label": label} for states_SE, label in zip(hidden, labels, strict=True)]
-
-
-def _freeze_below_last_layer(encoder: Encoder) -> None:
-    """For families that `Tail` does not know: the same parameters are trained, and the whole model runs every time."""
-    layers = next(
-        (
-            module
-            for module in encoder.model.base_model.modules()
-            if isinstance(module, torch.nn.ModuleList) and len(module) == encoder.model.config.num_hidden_layers
-        ),
-        None,
+def _loss(parts: Parts, settings: FitSettings) -> TextLoss:
+    weights = None
+    if settings.class_weights is not None:
+        counts = parts.train.label_counts()
+        weights = class_weights(
+            settings.class_weights,
+            labels=parts.labels,
+            counts=[counts[label] for label in parts.labels],
+            num_texts=len(parts.train),
+            problem_type=parts.problem_type,
+        )
+    return TextLoss(
+        parts.problem_type,
+        smoothing=settings.label_smoothing,
+        focal_gamma=settings.focal_gamma,
+        class_weights=weights,
     )
-    if layers is None:
-        family = encoder.model.config.model_type
-        raise ConfigError(f"--freeze-encoder: the last layer of a {family} model is not known; leave it out")
-    encoder.model.base_model.requires_grad_(False)
-    layers[-1].requires_grad_(True)
-    if (pooler := getattr(encoder.model.base_model, "pooler", None)) is not None:
-        pooler.requires_grad_(True)
 
 
 def _summary(parts: Parts, settings: FitSettings, base: str, history: TrainingHistory) -> dict[str, Any]:

@@ -1,36 +1,62 @@
-"""The training loop: transformers' Trainer with AdamW, warm-up, early stopping on macro-F1, and the best epoch kept.
+"""The training loop: transformers' Trainer, with our own loss, order of the rows and groups of the optimizer.
 
-It trains whatever module it is given, a whole model or its tail; what the result is worth is measured elsewhere.
+It trains whatever module it is given, a whole model or its tail; what the result is worth is measured elsewhere. All
+that decides how it goes on is in its checkpoints: Trainer's log has the history, and the order of an epoch is a
+function of the seed. So it goes on after a kill as if nothing had happened, in the middle of an epoch too.
 """
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
-from tqdm import tqdm
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from stream_classifier.model.calibration import SINGLE_LABEL, Calibration
-from stream_classifier.model.protocols import TokenBatch
+from stream_classifier.model.calibration import MULTI_LABEL, Calibration
+from training.callbacks import EarlyStop, NanStop, Progress, ShuffleRows, Unfreeze
+from training.checkpoints import SaveInTime, is_finished, last_checkpoint, load_best
 from training.history import TrainingHistory
+from training.interrupts import Interrupts
+from training.layers import Depths
+from training.losses import TextLoss
 from training.metrics import confusion_matrix, f1_scores, negative_log_likelihood
-from training.progress import bar
+from training.optimizer import parameter_groups
+from training.rows import Rows, RowsDataset, row_length
+from training.sampling import EpochSampler, balanced_probabilities
 from training.settings import FitSettings
 
-__all__ = ["Rows", "pad_tokens", "token_rows", "train"]
+__all__ = ["LoopContext", "train"]
 
-logger = logging.getLogger(__name__)
+_TRAINER_METRICS = {"macro_f1": "macro_f1", "accuracy": "accuracy", "loss": "nll"}
 
-Rows = list[dict[str, Any]]
-"""One dict a text: what the collator makes a batch of."""
+
+@dataclass(frozen=True, slots=True)
+class LoopContext:
+    """Where and how a loop runs, beside the settings.
+
+    Attributes:
+        work_dir: for checkpoints; those that are there are gone on from.
+        device: to train on.
+        dtype: of autocast; float32 for none. Parameters stay float32.
+        interrupts: what is told to stop; the loop then saves a checkpoint first.
+        show_progress: whether to show a bar on a terminal.
+        run_name: what trackers call it.
+        callbacks: more of Trainer's.
+    """
+
+    work_dir: Path
+    device: torch.device
+    dtype: torch.dtype
+    interrupts: Interrupts = field(default_factory=Interrupts)
+    show_progress: bool = False
+    run_name: str = "fit"
+    callbacks: Sequence[TrainerCallback] = ()
 
 
 def train(
@@ -38,157 +64,179 @@ def train(
     train_rows: Rows,
     validation_rows: Rows,
     *,
-    collate: Callable[[Sequence[dict[str, Any]]], dict[str, torch.Tensor]],
+    collate: Callable[[Sequence[dict[str, Any]]], dict[str, Tensor]],
     settings: FitSettings,
+    problem_type: str,
     num_labels: int,
-    work_dir: Path,
-    device: torch.device,
-    dtype: torch.dtype,
-    show_progress: bool = False,
+    loss: TextLoss,
+    context: LoopContext,
+    depths: Depths | None = None,
 ) -> TrainingHistory:
     """Trains the parameters of `module` that require gradients, in place, and leaves those of the best epoch in it.
 
     Args:
-        module: gives `loss` and `logits` for what `collate` makes.
-        train_rows: with `input_ids`, batches are made of texts of similar length; else at random.
-        collate: rows to a padded batch.
-        work_dir: for the weights of the best epoch and the last; the caller removes it.
-        dtype: of autocast; float32 for none. Parameters stay float32.
+        module: gives `logits` `[B, num_labels]` for what `collate` makes, without its labels.
+        train_rows, validation_rows: see rows.py.
+        collate: rows to a padded batch with `labels`.
+        depths: of the parameters; needed for layer-wise rates and gradual unfreezing.
+
+    Raises:
+        TrainingError: the loss is not a number; what to try is in the message.
+        Interrupted: a signal came, and a checkpoint was saved.
     """
-    grouped = "input_ids" in train_rows[0]
+    trainer = _FitTrainer(
+        model=module,
+        args=_arguments(settings, context),
+        train_dataset=RowsDataset(train_rows),
+        eval_dataset=RowsDataset(validation_rows),
+        data_collator=collate,
+        compute_metrics=lambda prediction: _scores(prediction, problem_type, num_labels),
+        compute_loss_func=lambda outputs, labels, num_items_in_batch: (
+            loss.weighted_sum(outputs["logits"], labels) / num_items_in_batch
+        ),
+    )
+    trainer.text_loss = loss
+    trainer.depths = depths
+    trainer.settings = settings
+    trainer.model_accepts_loss_kwargs = False
+    trainer.rows_sampler = _sampler(train_rows, settings, num_processes=trainer.args.world_size)
+    trainer.remove_callback(PrinterCallback)
+    progress = Progress(
+        num_tokens=sum(map(row_length, train_rows)), max_epochs=settings.max_epochs, shown=context.show_progress
+    )
+    for callback in (
+        ShuffleRows(trainer.rows_sampler),
+        NanStop(settings),
+        EarlyStop(settings.metric, settings.patience),
+        SaveInTime(context.interrupts, settings.checkpoint_steps),
+        progress,
+        *context.callbacks,
+    ):
+        trainer.add_callback(callback)
+    if settings.gradual_unfreezing and depths is not None:
+        trainer.add_callback(Unfreeze(module, depths, settings.gradual_unfreezing))
+    checkpoint = last_checkpoint(context.work_dir)
+    if checkpoint is not None and is_finished(checkpoint, settings):
+        return load_best(module, checkpoint, settings)
+    try:
+        with context.interrupts.deferred():
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    finally:
+        progress.close()
+    return TrainingHistory.from_log(trainer.state.log_history, metric=settings.metric, max_epochs=settings.max_epochs)
+
+
+def _arguments(settings: FitSettings, context: LoopContext) -> TrainingArguments:
     arguments = TrainingArguments(
-        output_dir=str(work_dir),
+        output_dir=str(context.work_dir),
         num_train_epochs=settings.max_epochs,
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
         learning_rate=settings.top_learning_rate,
         weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
         warmup_steps=settings.warmup_share,  # below 1 it is a share of all steps
-        lr_scheduler_type="linear",
+        lr_scheduler_type="constant_with_warmup" if settings.scheduler == "constant" else settings.scheduler,
         optim="adamw_torch",
-        train_sampling_strategy="group_by_length" if grouped else "random",
-        bf16=dtype == torch.bfloat16,
-        fp16=dtype == torch.float16,
+        bf16=context.dtype == torch.bfloat16,
+        fp16=context.dtype == torch.float16,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
         eval_strategy="epoch",
         save_strategy="epoch",
-        save_total_limit=1,
-        save_only_model=True,
+        save_total_limit=1,  # beside the best
         load_best_model_at_end=True,
-        metric_for_best_model="macro_f1",
-        greater_is_better=True,
+        metric_for_best_model=_TRAINER_METRICS[settings.metric],
+        greater_is_better=settings.metric != "loss",
         seed=settings.seed,
         data_seed=settings.seed,
-        use_cpu=device.type == "cpu",
-        dataloader_pin_memory=device.type != "cpu",
+        use_cpu=context.device.type == "cpu",
+        dataloader_pin_memory=context.device.type != "cpu",
         remove_unused_columns=False,
         label_names=["labels"],
         logging_strategy="steps",
         logging_steps=1,  # the history is made from the log
         logging_nan_inf_filter=False,
-        report_to="none",
+        run_name=context.run_name,
+        report_to=list(settings.report_to) or "none",
         disable_tqdm=True,
     )
-    num_tokens = sum(len(row["input_ids"] if grouped else row["hidden"]) for row in train_rows)
-    epochs = _Epochs(settings.max_epochs, num_tokens=num_tokens, show_progress=show_progress)
-    trainer = Trainer(
-        model=module,
-        args=arguments,
-        train_dataset=_Dataset(train_rows),
-        eval_dataset=_Dataset(validation_rows),
-        data_collator=collate,
-        compute_metrics=lambda prediction: _scores(prediction, num_labels),
-        callbacks=[EarlyStoppingCallback(early_stopping_patience=settings.patience), epochs],
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # several GPUs are for torchrun; nn.DataParallel is slow, and takes means of our sums
+    return arguments
+
+
+def _sampler(rows: Rows, settings: FitSettings, *, num_processes: int) -> EpochSampler:
+    per_pass = settings.batch_size * num_processes
+    return EpochSampler(
+        len(rows),
+        lengths=[row_length(row) for row in rows] if settings.group_by_length else None,
+        step_size=per_pass * settings.gradient_accumulation_steps,
+        seed=settings.seed,
+        probabilities=balanced_probabilities(np.stack([row["label"] for row in rows]))
+        if settings.balanced_sampling
+        else None,
+        multiple=per_pass if num_processes > 1 else 1,
     )
-    trainer.remove_callback(PrinterCallback)
-    try:
-        trainer.train()
-    finally:
-        epochs.close()
-    return TrainingHistory.from_log(trainer.state.log_history, metric="macro_f1", max_epochs=settings.max_epochs)
 
 
-def token_rows(tokens: TokenBatch, labels: Sequence[int]) -> Rows:
-    """Rows of `input_ids` and `label`, for `pad_tokens`."""
-    bounds = tokens.offsets
-    return [
-        {"input_ids": tokens.input_ids_T[bounds[i] : bounds[i + 1]], "label": label} for i, label in enumerate(labels)
-    ]
+class _FitTrainer(Trainer):
+    """Trainer with our order of the rows, our groups for the optimizer, and the weight of a whole step in its loss."""
+
+    text_loss: TextLoss
+    depths: Depths | None
+    settings: FitSettings
+    rows_sampler: EpochSampler
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
+        return self.rows_sampler
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor]:
+        """The batches of a step, and the weight of all their texts in all processes: what its loss is divided by."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        weight = torch.stack([self.text_loss.total_weight(batch["labels"]) for batch in batches]).sum().to(device)
+        if self.args.world_size > 1:
+            weight = self.accelerator.gather(weight[None]).sum()
+        return batches, weight
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW over `parameter_groups`."""
+        module: Any = self.model if model is None else model
+        if self.optimizer is None:
+            optimizer_class, arguments = self.get_optimizer_cls_and_kwargs(self.args, module)
+            groups = parameter_groups(
+                module,
+                learning_rate=self.args.learning_rate,
+                weight_decay=self.args.weight_decay,
+                layer_decay=self.settings.layer_decay,
+                depths=self.depths,
+                decayed=self.get_decay_parameter_names(module),
+            )
+            self.optimizer = optimizer_class(groups, **arguments)
+        return self.optimizer
 
 
-def pad_tokens(rows: Sequence[dict[str, Any]], *, pad_id: int) -> dict[str, torch.Tensor]:
-    """Rows of `token_rows` to the inputs of a Hugging Face model, padded to the longest."""
-    lengths_B = np.array([len(row["input_ids"]) for row in rows])
-    real_BS = np.arange(int(lengths_B.max())) < lengths_B[:, None]
-    ids_BS = np.full(real_BS.shape, pad_id, dtype=np.int64)
-    ids_BS[real_BS] = np.concatenate([row["input_ids"] for row in rows])
-    return {
-        "input_ids": torch.from_numpy(ids_BS),
-        "attention_mask": torch.from_numpy(real_BS.astype(np.int64)),
-        "labels": torch.tensor([row["label"] for row in rows]),
-    }
-
-
-class _Dataset(torch.utils.data.Dataset[dict[str, Any]]):
-    def __init__(self, rows: Rows) -> None:
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self._rows[index]
-
-
-class _Epochs(TrainerCallback):
-    """A progress bar over the steps, a line an epoch, and its speed in the log."""
-
-    def __init__(self, max_epochs: int, *, num_tokens: int, show_progress: bool) -> None:
-        self._max_epochs = max_epochs
-        self._num_tokens = num_tokens
-        self._show_progress = show_progress
-        self._bar: tqdm[Any] | None = None
-        self._started_s = 0.0
-        self._first_step = 0
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._bar = bar(state.max_steps, "training", unit="step", shown=self._show_progress)
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._started_s = time.monotonic()
-        self._first_step = state.global_step
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self._bar is not None:
-            self._bar.update(1)
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        seconds = time.monotonic() - self._started_s
-        share = (state.global_step - self._first_step) * self._max_epochs / state.max_steps
-        speed = {"tokens_per_s": share * self._num_tokens / seconds, "seconds": seconds}
-        state.log_history.append({**speed, "epoch": state.epoch, "step": state.global_step})
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        metrics: dict[str, float] = kwargs["metrics"]
-        logger.info(
-            "epoch %d of %d: loss %.4f, accuracy %.2f %%, macro-F1 %.2f %% on the validation rows",
-            round(state.epoch),
-            self._max_epochs,
-            metrics["eval_nll"],
-            100 * metrics["eval_accuracy"],
-            100 * metrics["eval_macro_f1"],
-        )
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-
-def _scores(prediction: Any, num_labels: int) -> dict[str, float]:
-    logits_NL = np.asarray(prediction.predictions)
+def _scores(prediction: Any, problem_type: str, num_labels: int) -> dict[str, float]:
+    """What an epoch is judged by: figures of the raw logits on the validation rows."""
+    logits_NL = np.asarray(prediction.predictions, dtype=np.float64)
+    p_NL = Calibration(problem_type).probabilities(logits_NL)
+    if problem_type == MULTI_LABEL:
+        true_NL = np.asarray(prediction.label_ids) > 0.5
+        predicted_NL = logits_NL > 0
+        hits_L = (predicted_NL & true_NL).sum(axis=0)
+        total_L = predicted_NL.sum(axis=0) + true_NL.sum(axis=0)
+        tiny = np.finfo(np.float64).tiny
+        return {
+            "nll": float(-np.log(np.maximum(np.where(true_NL, p_NL, 1 - p_NL), tiny)).mean()),
+            "accuracy": float((predicted_NL == true_NL).all(axis=1).mean()),
+            "macro_f1": float((2 * hits_L / np.maximum(total_L, 1))[total_L > 0].mean()) if total_L.any() else 0.0,
+        }
     predicted_N = logits_NL.argmax(axis=1)
     true_N = np.asarray(prediction.label_ids).astype(np.intp)
     confusion_LL = confusion_matrix(true_N, predicted_N, num_labels)
-    p_NL = Calibration(SINGLE_LABEL).probabilities(logits_NL)
     return {
         "nll": negative_log_likelihood(p_NL, true_N),
         "accuracy": float((predicted_N == true_N).mean()),

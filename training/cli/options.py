@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from stream_classifier.errors import ConfigError
+from training.cli.sections import SectionedOption
 from training.data import Columns
 
 __all__ = ["columns_options", "examples", "parse_label_map", "parse_shares", "set_up_logging"]
@@ -52,22 +53,24 @@ def columns_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_columns
 
 
+_column_option = functools.partial(click.option, cls=SectionedOption, section="Data")
+
 _COLUMN_OPTIONS = (
-    click.option(
+    _column_option(
         "--text-column", default="text", show_default=True, help="The column of the text; several: title,body."
     ),
-    click.option("--label-column", help="The column that holds the label [default: label, or labels: several, a|b]"),
-    click.option(
+    _column_option("--label-column", help="The column that holds the label [default: label, or labels: several, a|b]"),
+    _column_option(
         "--multi-label", is_flag=True, help="The label column holds several labels, as a|b or as a JSON list."
     ),
-    click.option("--group-column", help="Rows with the same value stay on one side of a split."),
-    click.option("--time-column", help="Split by time: the latest rows are held out."),
-    click.option(
+    _column_option("--group-column", help="Rows with the same value stay on one side of a split."),
+    _column_option("--time-column", help="Split by time: the latest rows are held out."),
+    _column_option(
         "--label-map",
         callback=lambda context, option, value: None if value is None else parse_label_map(value),
         help="Rename or merge labels: old=new,old=new or a file of such lines; old= leaves its rows out.",
     ),
-    click.option("--skip-bad-rows", is_flag=True, help="Leave out rows that cannot be read, and count them."),
+    _column_option("--skip-bad-rows", is_flag=True, help="Leave out rows that cannot be read, and count them."),
 )
 
 

@@ -1,0 +1,37 @@
+"""Help in sections: a command with forty options is read like a page, not like a list."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import click
+
+__all__ = ["SectionedCommand", "SectionedOption"]
+
+
+class SectionedOption(click.Option):
+    """An option that stands in a section of the help.
+
+    Args:
+        section: its heading; options without one stand under "Options", at the end.
+    """
+
+    def __init__(self, *arguments: Any, section: str, **attributes: Any) -> None:
+        super().__init__(*arguments, **attributes)
+        self.section = section
+
+
+class SectionedCommand(click.Command):
+    """A command whose help has its options in sections, in the order of the first option of each."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the options, a list a section."""
+        sections: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        for parameter in self.get_params(ctx):
+            if (record := parameter.get_help_record(ctx)) is not None:
+                sections[getattr(parameter, "section", "Options")].append(record)
+        others = sections.pop("Options")
+        for title, records in (*sections.items(), ("Options", others)):
+            with formatter.section(title):
+                formatter.write_dl(records)
