@@ -75,17 +75,28 @@ class _Request(Generic[W]):
     arrived: float
     remaining: int
     planned: bool = False
+    started: float | None = None
     scores_NL: NDArray[Any] | None = None
     failures: dict[int, RecordError] = field(default_factory=dict)
 
-    def fill(self, rows: NDArray[np.intp], scores: NDArray[Any], failures: dict[int, RecordError]) -> None:
-        if self.scores_NL is None:
+    def fill(
+        self, rows: NDArray[np.intp], scores: NDArray[Any], failures: dict[int, RecordError], *, started: float
+    ) -> None:
+        if self.scores_NL is None or self.started is None:
             self.scores_NL = np.empty((len(self.work), scores.shape[1]), scores.dtype)
+            self.started = started  # micro-batches run in their order: the first answered is the first started
         self.scores_NL[rows] = scores
         self.failures.update(failures)
         self.remaining -= len(rows)
         if not self.remaining and not self.future.done():
-            self.future.set_result(Answer(self.scores_NL, self.failures))
+            self.future.set_result(
+                Answer(
+                    self.scores_NL,
+                    self.failures,
+                    queued_s=max(0.0, self.started - self.arrived),
+                    ran_s=monotonic() - self.started,
+                )
+            )
 
     def give_up(self, failure: Exception | None) -> None:
         """There will be no answer: whoever waits for it gets the failure, or is cancelled where there was none."""
@@ -282,9 +293,14 @@ class Batcher(Generic[W]):
     # Running --------------------------------------------------------------------------------------------------------
 
     async def _execute(self, micro_batch: _MicroBatch[W]) -> None:
-        answer = await asyncio.get_running_loop().run_in_executor(self._thread, self._recovery.answer, micro_batch.work)
+        answer, started = await asyncio.get_running_loop().run_in_executor(self._thread, self._run, micro_batch.work)
         self._observe(micro_batch.work)
-        self._scatter(micro_batch, answer)
+        self._scatter(micro_batch, answer, started)
+
+    def _run(self, work: W) -> tuple[Answer, float]:
+        """On the inference thread: the answer, and when it was begun."""
+        started = monotonic()
+        return self._recovery.answer(work), started
 
     def _observe(self, work: W) -> None:
         tokens = padded = 0
@@ -294,14 +310,14 @@ class Batcher(Generic[W]):
         self._observer.micro_batch(records=len(work), tokens=tokens, padded_tokens=padded)
 
     @staticmethod
-    def _scatter(micro_batch: _MicroBatch[W], answer: Answer) -> None:
+    def _scatter(micro_batch: _MicroBatch[W], answer: Answer, started: float) -> None:
         rows, starts = micro_batch.rows, micro_batch.starts
         owners = np.searchsorted(starts, rows, side="right") - 1
         for owner in np.unique(owners):
             mine = np.flatnonzero(owners == owner)
             offset = starts[owner]
             failures = {int(rows[i] - offset): answer.failures[i] for i in answer.failures if owners[i] == owner}
-            micro_batch.requests[owner].fill(rows[mine] - offset, answer.scores_NL[mine], failures)
+            micro_batch.requests[owner].fill(rows[mine] - offset, answer.scores_NL[mine], failures, started=started)
 
 
 def _num_tokens(work: object) -> int:

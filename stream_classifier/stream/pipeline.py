@@ -70,6 +70,8 @@ class _Read:
     """tokenizer key → text → why it could not be tokenized; such a text stands as an empty one."""
     answers: list[Answer] = field(default_factory=list)
     """One for each branch, in their order."""
+    tokenize_s: float = 0.0
+    """How long decoding and tokenizing took."""
 
 
 @dataclass
@@ -141,15 +143,11 @@ class Pipeline:
     # One record batch -----------------------------------------------------------------------------------------------
 
     async def _classify(self, batch: RecordBatch) -> _Outputs:
-        started = perf_counter()
         reads = await self._in_text_thread(self._read, batch)
-        tokenized = perf_counter()
         for read in reads:
             branches = read.reading.branches
             read.answers = await asyncio.gather(*(branch.batcher.answer(_work(read, branch)) for branch in branches))
-        inferred = perf_counter()
         outputs: _Outputs = await self._in_text_thread(self._decide, batch, reads)
-        outputs.report.stage_seconds = {"tokenize": tokenized - started, "infer": inferred - tokenized}
         return outputs
 
     async def _in_text_thread(self, function: Callable[..., Any], *args: Any) -> Any:
@@ -160,11 +158,13 @@ class Pipeline:
         values = [record.value for record in batch.records]
         reads = []
         for reading in self._readings:
+            started = perf_counter()
             read = _Read(reading, reading.codec.decode(values))
             for branch in reading.branches:
                 key = branch.classifier.tokenizer_key
                 if key is not None and key not in read.tokens:
                     read.tokens[key], read.failed[key] = encode_each(branch.classifier.encode, read.decoded.texts)
+            read.tokenize_s = perf_counter() - started
             reads.append(read)
         return reads
 
@@ -221,7 +221,8 @@ class Pipeline:
                 kept = [index for index in range(len(mine)) if index not in unwritten]
                 mine, predictions = [mine[index] for index in kept], predictions.take(kept)
             num_tokens = 0 if tokens is None else len(tokens.input_ids_T)
-            outputs.report.branches.append(BranchReport(route.classifier, mine, predictions, num_tokens))
+            stage_seconds = {"queue": answer.queued_s, "tokenize": read.tokenize_s, "infer": answer.ran_s}
+            outputs.report.branches.append(BranchReport(route.classifier, mine, predictions, num_tokens, stage_seconds))
 
     # One partition --------------------------------------------------------------------------------------------------
 

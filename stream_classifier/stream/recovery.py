@@ -48,10 +48,14 @@ class Answer:
     Attributes:
         scores_NL: float `[N, labels]`; rows of failed texts are not finite.
         failures: row → why that text has no scores.
+        queued_s: how long the first of them waited for the model.
+        ran_s: from then until the last one was answered.
     """
 
     scores_NL: NDArray[Any]
     failures: dict[int, RecordError] = field(default_factory=dict)
+    queued_s: float = 0.0
+    ran_s: float = 0.0
 
 
 class Recovery(Generic[W]):

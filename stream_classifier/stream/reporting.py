@@ -7,7 +7,7 @@ became.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,12 +25,17 @@ DEAD_LETTER = "dead_letter"
 
 @dataclass(frozen=True)
 class BranchReport:
-    """One classifier's results of a record batch: prediction i is of source i."""
+    """One classifier's results of a record batch: prediction i is of source i.
+
+    Attributes:
+        stage_seconds: how long the batch spent in each stage before delivery.
+    """
 
     classifier: str
     sources: Sequence[SourceRecord]
     predictions: Predictions
     num_tokens: int
+    stage_seconds: Mapping[str, float]
 
 
 @dataclass
@@ -40,12 +45,10 @@ class BatchReport:
     Attributes:
         branches: the results, by classifier.
         failures: the records without a result.
-        stage_seconds: how long the batch spent in each stage before delivery.
     """
 
     branches: list[BranchReport] = field(default_factory=list)
     failures: Failures = field(default_factory=Failures)
-    stage_seconds: dict[str, float] = field(default_factory=dict)
 
 
 def report_delivery(
@@ -62,7 +65,7 @@ def report_delivery(
     for report in reports:
         for branch in report.branches:
             _report_branch(metrics, branch, refused.get(branch.classifier, set()), now_ms)
-            for stage, seconds in report.stage_seconds.items():
+            for stage, seconds in branch.stage_seconds.items():
                 metrics.stage(branch.classifier, stage, seconds)
             metrics.stage(branch.classifier, "deliver", deliver_seconds)
         for _, _, error, classifiers in report.failures:

@@ -75,6 +75,8 @@ def test_every_record_has_one_result_with_key_headers_and_timestamp(
     for partition in range(4):
         offsets = [json.loads(r.value)["source"]["offset"] for r in results if r.partition == partition]
         assert offsets == sorted(offsets)
+    for stage in ("tokenize", "queue", "infer", "deliver"):
+        assert worker.metric("stage_seconds_count", classifier="null", stage=stage) > 0
     assert worker.stop() == 0
     ends = {partition: 1 + max(o for p, o in placed if p == partition) for partition in range(4)}
     assert broker.committed(worker_group(worker), source) == ends
