@@ -15,7 +15,11 @@ from numpy.typing import NDArray
 from stream_classifier.errors import ConfigError
 from stream_classifier.model.calibration import MULTI_LABEL, SINGLE_LABEL
 from stream_classifier.model.labels import guess_positive, index_of
-from training.data import Table, check_known_labels, label_targets, labels_of
+from training.data import Table, label_targets, labels_of
+from training.encoder import default_base
+from training.findings import Tables
+from training.inspection import Inspection, inspect_tables
+from training.lengths import token_counter
 from training.reading import find_sources, read_table
 from training.settings import FitSettings
 from training.splits import split_table
@@ -36,6 +40,7 @@ class Parts:
         test: None where there is no file for it.
         labels: those of the training file, sorted: the order of the logits.
         positive_label: as set, or for sentiment guessed from the labels; else None.
+        inspection: what `data check` says of the tables.
     """
 
     train: Table
@@ -43,6 +48,7 @@ class Parts:
     test: Table | None
     labels: tuple[str, ...]
     positive_label: str | None
+    inspection: Inspection
 
     @property
     def problem_type(self) -> str:
@@ -68,7 +74,12 @@ def read_parts(
         ConfigError: files, columns, rows or labels that cannot be used.
     """
     sources = find_sources(Path(data), validation=_path(validation), test=_path(test))
-    train = read_table(sources.train, settings.columns)
+    train, validation_table, test_table = (
+        None if path is None else read_table(path, settings.columns)
+        for path in (sources.train, sources.validation, sources.test)
+    )
+    assert train is not None  # find_sources gives one
+    inspection = _inspect(Tables(train, validation_table, test_table), settings)
     labels = labels_of(train)
     positive_label = settings.positive_label
     if positive_label is not None:
@@ -76,15 +87,10 @@ def read_parts(
     elif settings.task == "sentiment":
         positive_label = guess_positive(labels)
     validation_share = settings.validation_share
-    test_table = None
-    if sources.test is not None:
-        test_table = _read_known(sources.test, settings, labels, train)
-    elif settings.test_share:
+    if test_table is None and settings.test_share:
         train, test_table = split_table(train, share=settings.test_share, seed=_TEST_SEED, part="test")
         validation_share /= 1 - settings.test_share
-    if sources.validation is not None:
-        validation_table = _read_known(sources.validation, settings, labels, train)
-    else:
+    if validation_table is None:
         train, validation_table = split_table(train, share=validation_share, seed=settings.seed)
     num_test = 0 if test_table is None else len(test_table)
     logger.info(
@@ -94,18 +100,23 @@ def read_parts(
         num_test,
         len(labels),
     )
-    return Parts(train, validation_table, test_table, labels, positive_label)
+    return Parts(train, validation_table, test_table, labels, positive_label, inspection)
 
 
-def _read_known(path: Path, settings: FitSettings, labels: tuple[str, ...], train: Table) -> Table:
-    table = read_table(path, settings.columns)
-    if table.multi_label != train.multi_label:
-        kinds = [
-            "several labels a text" if multi_label else "one" for multi_label in (train.multi_label, table.multi_label)
-        ]
-        raise ConfigError(f"{train.source} has {kinds[0]}, {path} {kinds[1]}; give both the same label column")
-    check_known_labels(table, labels, known_from=train.source)
-    return table
+def _inspect(tables: Tables, settings: FitSettings) -> Inspection:
+    """What `data check` says: errors are raised, warnings logged."""
+    counter = token_counter(settings.base or default_base())
+    inspection = inspect_tables(tables, counter=counter, max_length=settings.max_length)
+    sources = {part: table.source for part, table in tables.parts()}
+    for finding in inspection.findings:
+        if finding.severity == "error":
+            raise ConfigError(f"{sources[finding.part]}: {finding.message}; {finding.fix}")
+        if finding.severity == "warning":
+            logger.warning("%s: %s; %s", sources[finding.part], finding.message, finding.fix)
+    num_notes = sum(finding.severity == "note" for finding in inspection.findings)
+    if num_notes:
+        logger.info("the data check has %d notes too: stream-training data check shows them", num_notes)
+    return inspection
 
 
 def _path(path: str | Path | None) -> Path | None:

@@ -14,7 +14,7 @@ import sys
 import click
 
 from stream_classifier.errors import ConfigError, StreamClassifierError
-from training.cli import calibrate, evaluate, fit
+from training.cli import calibrate, data, evaluate, fit
 from training.cli.options import examples
 
 __all__ = ["cli", "main"]
@@ -56,7 +56,7 @@ def cli() -> None:
     """Makes and measures the models that stream-classifier serves."""
 
 
-for _module in (calibrate, evaluate, fit):
+for _module in (calibrate, data, evaluate, fit):
     cli.add_command(_module.command)
 
 

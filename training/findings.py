@@ -1,0 +1,185 @@
+"""What labels and rows show about a table, each with what to do: names, numbers, gaps. Copies are for leakage.py."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from stream_classifier.model.labels import named
+from training.data import Table
+
+__all__ = ["Finding", "Severity", "Tables", "counted", "label_findings", "lines_of", "row_findings"]
+
+Severity = Literal["error", "warning", "note"]
+
+_SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+_MAX_LINES = 5
+_FEW_EXAMPLES = 8
+_IMBALANCE = 10
+_SHIFT = 0.1
+_MIN_VALIDATION = 200  # fewer are not calibrated on
+_SEPARATORS = re.compile(r"[\s_-]+")
+_NUMBER = re.compile(r"\s*[+-]?[\d.,]+(e[+-]?\d+)?\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The tables of a fit before anything is divided."""
+
+    train: Table
+    validation: Table | None = None
+    test: Table | None = None
+
+    def parts(self) -> list[tuple[str, Table]]:
+        """Name and table of those that are there."""
+        named_tables = (("train", self.train), ("validation", self.validation), ("test", self.test))
+        return [(part, table) for part, table in named_tables if table is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing found.
+
+    Attributes:
+        code: its name for machines, such as "leakage".
+        severity: "error": a fit refuses; "warning": results suffer; "note": good to know.
+        part: "train", "validation" or "test", the table to look at.
+        message: what was found, with numbers.
+        fix: what to do.
+        lines: the first lines of the part's file that show it.
+    """
+
+    code: str
+    severity: Severity
+    part: str
+    message: str
+    fix: str
+    lines: tuple[int, ...] = field(default=())
+
+    @property
+    def rank(self) -> int:
+        """0 for the gravest."""
+        return _SEVERITIES.index(self.severity)
+
+    def as_dict(self) -> dict[str, Any]:
+        """A part of the JSON object of `--json`."""
+        return {
+            "code": self.code,
+            "severity": self.severity,
+            "part": self.part,
+            "message": self.message,
+            "fix": self.fix,
+            "lines": list(self.lines),
+        }
+
+
+def lines_of(table: Table, rows: Sequence[int]) -> tuple[int, ...]:
+    """The lines of the first few rows, none for rows from no file."""
+    return () if table.lines is None else tuple(table.lines[i] for i in rows[:_MAX_LINES])
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun, as the subject of a sentence in the present: "1 text is", "2 texts are".
+
+    >>> counted(2, "text")
+    '2 texts are'
+    """
+    return f"{number} {noun} is" if number == 1 else f"{number} {noun}s are"
+
+
+def label_findings(tables: Tables) -> Iterator[Finding]:
+    """What is wrong with the labels, within the training table and between it and the others."""
+    yield from _names(tables)
+    yield from _counts(tables)
+    for part, table in tables.parts()[1:]:
+        yield from _differences(tables.train, part, table)
+
+
+def row_findings(tables: Tables) -> Iterator[Finding]:
+    """What is wrong with single rows of each table."""
+    for part, table in tables.parts():
+        if table.num_skipped:
+            message = f"{counted(table.num_skipped, 'row')} left out: no text, no label, or not readable"
+            yield Finding("skipped-rows", "warning", part, message, "fill them in, or remove them from the file")
+        blank = [i for i, text in enumerate(table.texts) if not text.strip()]
+        if blank:
+            message = f"{counted(len(blank), 'text')} white space alone, so that nothing tells their label"
+            yield Finding("blank-texts", "warning", part, message, "remove these rows", lines_of(table, blank))
+        if all(_NUMBER.fullmatch(text) for text in table.texts):
+            message = f"all {len(table)} texts are numbers"
+            yield Finding("numbers", "error", part, message, "name the column that holds the texts with --text-column")
+    validation = tables.validation
+    if validation is not None and len(validation) < _MIN_VALIDATION:
+        message = f"{len(validation)} rows are too few to calibrate on, and choose the best epoch with a lot of luck"
+        yield Finding("few-rows", "note", "validation", message, f"give {_MIN_VALIDATION} or more")
+
+
+def _names(tables: Tables) -> Iterator[Finding]:
+    alike: dict[str, set[str]] = defaultdict(set)
+    counts = tables.train.label_counts()
+    for _, table in tables.parts():
+        for label in table.label_counts():
+            alike[_SEPARATORS.sub("", unicodedata.normalize("NFKC", label).casefold())].add(label)
+    for labels in alike.values():
+        if len(labels) > 1:
+            kept, *others = sorted(labels, key=lambda label: (-counts[label], label))
+            renamed = ",".join(f"{other}={kept}" for other in others)
+            message = f"the labels {named([kept, *others])} differ in case, spaces or hyphens only"
+            yield Finding("similar-labels", "warning", "train", message, f"merge them: --label-map '{renamed}'")
+    if tables.train.multi_label and all(len(label_set) == 1 for label_set in tables.train.label_sets):
+        fix = "if a text can have only one, give --label-column with a column of another name than labels"
+        yield Finding("one-label-each", "note", "train", "every text of this multi-label table has one label", fix)
+
+
+def _counts(tables: Tables) -> Iterator[Finding]:
+    counts = tables.train.label_counts()
+    if len(counts) < 2:
+        message = (
+            f"all {len(tables.train)} rows have the label {named(list(counts))}" if counts else "no row has a label"
+        )
+        yield Finding("one-label", "error", "train", message, "give at least two labels")
+        return
+    single = sorted(label for label, count in counts.items() if count == 1)
+    if single:
+        message = f"labels with one example only: {named(single)}"
+        fix = "add examples, or merge them into another or leave them out with --label-map (old=new, or old=)"
+        yield Finding("single-examples", "warning", "train", message, fix)
+    few = sorted(label for label, count in counts.items() if 1 < count < _FEW_EXAMPLES)
+    if few:
+        message = f"labels with fewer than {_FEW_EXAMPLES} examples: {named(few)}"
+        yield Finding("few-examples", "note", "train", message, "add examples of them first: they gain most")
+    (most, highest), *_, (least, lowest) = counts.most_common()
+    if highest >= _IMBALANCE * lowest:
+        message = f"{most!r} has {highest} rows and {least!r} {lowest}, {highest / lowest:.0f} times fewer"
+        fix = "judge by macro-F1 and by label, not by accuracy; class weights or balanced sampling help rare labels"
+        yield Finding("imbalance", "note", "train", message, fix)
+
+
+def _differences(train: Table, part: str, table: Table) -> Iterator[Finding]:
+    if table.multi_label != train.multi_label:
+        kinds = ["several labels a text" if t.multi_label else "one" for t in (train, table)]
+        message = f"the training rows have {kinds[0]}, these {kinds[1]}"
+        yield Finding("kinds-differ", "error", part, message, "give both the same label column")
+        return
+    known, counts = train.label_counts(), table.label_counts()
+    unknown = sorted(set(counts) - set(known))
+    if unknown:
+        rows = [i for i, label_set in enumerate(table.label_sets) if not known.keys() >= set(label_set)]
+        message = f"{counted(len(unknown), 'label')} not among those of {train.source}: {named(unknown)}"
+        fix = "rename them or leave them out with --label-map (old=new, or old=), or add training rows that have them"
+        yield Finding("unknown-labels", "error", part, message, fix, lines_of(table, rows))
+    absent = sorted(set(known) - set(counts))
+    if absent:
+        message = f"{counted(len(absent), 'label')} not there, so no figure covers what is trained: {named(absent)}"
+        yield Finding("absent-labels", "note", part, message, "add rows that have them")
+    shift = sum(abs(known[label] / len(train) - counts[label] / len(table)) for label in {*known, *counts}) / 2
+    if shift > _SHIFT:
+        message = f"the labels are distributed otherwise than in training: {shift:.0%} of the rows would have to change"
+        fix = (
+            "make sure that it is like the stream; probabilities follow the training rows unless --priors corrects them"
+        )
+        yield Finding("label-shift", "note", part, message, fix)
