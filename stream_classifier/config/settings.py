@@ -33,7 +33,7 @@ class AppSettings(Table):
         description="`kafka://host:port[,host:port]`, or `embedded`."
     )
     delivery: Literal["at_least_once", "exactly_once"] = Field(
-        default="at_least_once", description="`at_least_once`; `exactly_once` is not there yet and refused."
+        default="at_least_once", description="`at_least_once`, or `exactly_once`; refused on the embedded broker."
     )
     commit_interval_s: Seconds = Field(
         default=1.0,
@@ -92,7 +92,13 @@ class AppSettings(Table):
                 raise refusal(
                     "the embedded broker has no transactions", 'write delivery = "at_least_once"', at=("delivery",)
                 )
-            raise refusal("it is not there yet", 'write delivery = "at_least_once"', at=("delivery",))
+            if self.commit_interval_s >= self.transaction_timeout_s:
+                raise refusal(
+                    f"must be less than transaction_timeout_s, which is {self.transaction_timeout_s:g}: "
+                    "the broker would abort every transaction",
+                    "lower it, or raise app.transaction_timeout_s",
+                    at=("commit_interval_s",),
+                )
         if self.session_timeout_s > self.rebalance_timeout_s:
             raise refusal(
                 f"must be at most rebalance_timeout_s, which is {self.rebalance_timeout_s:g}",

@@ -21,19 +21,13 @@ from aiokafka import errors as kafka
 from stream_classifier.errors import DeliveryError, RecordError
 from stream_classifier.records import OutputRecord, SourceRecord
 from stream_classifier.stream.dead_letter import envelope, without_source, without_value
-from stream_classifier.stream.producer import BATCH_TOO_LARGE, ProduceError, key_partition
+from stream_classifier.stream.producer import BATCH_TOO_LARGE, REFUSED, ProduceError, key_partition
 
 __all__ = ["Delivery", "Placement", "Refusal", "Shipment"]
 
 logger = logging.getLogger(__name__)
 
 TIMESTAMP_HEADER = "stream-classifier.source-timestamp"
-_RECORD_ERRORS = (
-    *BATCH_TOO_LARGE,
-    kafka.InvalidTimestampError,
-    kafka.InvalidMessageError,
-    kafka.CorruptRecordException,
-)
 _TIMESTAMP_AFTER_MAX_MS = 3_600_000
 """Kafka's default for message.timestamp.after.max.ms (KIP-937); a narrower limit is found by splitting."""
 
@@ -111,18 +105,19 @@ class Delivery:
     """Delivers the shipments of one source.
 
     Args:
-        producer: takes records and returns when they are acknowledged.
         placement: chooses the partition of dead letters.
     """
 
-    def __init__(self, producer: Producer, placement: Placement) -> None:
-        self._producer = producer
+    def __init__(self, placement: Placement) -> None:
         self._placement = placement
 
-    async def deliver(self, shipments: Iterable[Shipment]) -> list[Refusal]:
+    async def deliver(self, producer: Producer, shipments: Iterable[Shipment]) -> list[Refusal]:
         """Produce all shipments; returns when everything is acknowledged, the dead letters of refused results included.
 
         Shipments to one partition go in the order given, all partitions at once.
+
+        Args:
+            producer: takes records and returns when they are acknowledged.
 
         Returns:
             One refusal for each record and classifier, however many topics refused that result, in source order.
@@ -131,21 +126,21 @@ class Delivery:
             DeliveryError: something was not acknowledged: none of the sources may be committed.
         """
         refused: list[_Refused] = []
-        await self._send_all(shipments, refused)
+        await self._send_all(producer, shipments, refused)
         if not refused:
             return []
         refused.sort(key=_Refused.place)  # partitions are sent side by side, so they come as they fail
-        await self._send_all(self._letters(refused), [])
+        await self._send_all(producer, self._letters(refused), [])
         refusals: dict[tuple[str, int, int], Refusal] = {}
         for item in refused:
             refusals.setdefault((item.classifier, *item.place()), Refusal(item.classifier, item.source, item.error))
         return list(refusals.values())
 
-    async def _send_all(self, shipments: Iterable[Shipment], refused: list[_Refused]) -> None:
+    async def _send_all(self, producer: Producer, shipments: Iterable[Shipment], refused: list[_Refused]) -> None:
         lanes: dict[tuple[str, int], list[Shipment]] = {}
         for shipment in shipments:
             lanes.setdefault((shipment.topic, shipment.partition), []).append(shipment)
-        senders = [_Sender(self._producer, lane, refused) for lane in lanes.values()]
+        senders = [_Sender(producer, lane, refused) for lane in lanes.values()]
         tasks = [asyncio.ensure_future(sender.send_all()) for sender in senders]
         try:
             await asyncio.gather(*tasks)
@@ -202,7 +197,7 @@ class _Sender:
                 await self._producer.send(self._topic, self._partition, records)
                 return
             except ProduceError as error:
-                if not isinstance(error.cause, _RECORD_ERRORS):
+                if not isinstance(error.cause, REFUSED):
                     raise DeliveryError(
                         f"{self._topic}[{self._partition}] did not take {len(error.records)} records: {error.cause!r}; "
                         "nothing of them is committed, they are read again after a restart"

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from stream_classifier.stream.transport import RecordBatch
+from stream_classifier.stream.record_batch import RecordBatch
 
 __all__ = ["Lane"]
 

@@ -25,11 +25,14 @@ from stream_classifier.records import SourceRecord
 from stream_classifier.stream.batcher import Batcher, TextList
 from stream_classifier.stream.dead_letter import only_classifiers
 from stream_classifier.stream.delivery import Delivery, Placement, Shipment
+from stream_classifier.stream.guarantee import Guarantee
 from stream_classifier.stream.lanes import Lane
 from stream_classifier.stream.outputs import Route, dead_letters, results
+from stream_classifier.stream.record_batch import RecordBatch
 from stream_classifier.stream.recovery import Answer, encode_each
 from stream_classifier.stream.reporting import BatchReport, BranchReport, report_delivery
-from stream_classifier.stream.transport import RecordBatch
+from stream_classifier.stream.transactions import TransactionAborted
+from stream_classifier.stream.watermark import TopicPartition
 
 __all__ = ["Branch", "Pipeline", "Reading", "Threads"]
 
@@ -87,8 +90,11 @@ class Pipeline:
         readings: the classifiers, by how they read the source.
         placement: chooses output partitions.
         delivery: produces, and returns when acknowledged.
+        guarantee: when what is produced counts as delivered.
         threads: where decoding and tokenizing run.
         on_finished: called with each record batch when all it produced is acknowledged.
+        on_delivered: called when outputs were delivered, once for several record batches.
+        on_aborted: called when a partition has to be read again.
         metrics: told of every delivery.
     """
 
@@ -98,15 +104,21 @@ class Pipeline:
         *,
         placement: Placement,
         delivery: Delivery,
+        guarantee: Guarantee,
         threads: Threads,
         on_finished: Callable[[RecordBatch], None],
+        on_delivered: Callable[[], None],
+        on_aborted: Callable[[TransactionAborted], None],
         metrics: Metrics,
     ) -> None:
         self._readings = tuple(readings)
         self._placement = placement
         self._delivery = delivery
+        self._guarantee = guarantee
         self._threads = threads
         self._on_finished = on_finished
+        self._on_delivered = on_delivered
+        self._on_aborted = on_aborted
         self._metrics = metrics
         self._lanes: dict[int, Lane[_Outputs]] = {}
         self._lane_tasks: set[asyncio.Task[None]] = set()
@@ -227,11 +239,23 @@ class Pipeline:
     # One partition --------------------------------------------------------------------------------------------------
 
     async def _deliver(self, ready: list[tuple[RecordBatch, _Outputs]]) -> None:
-        started = perf_counter()
-        refusals = await self._delivery.deliver(shipment for _, outputs in ready for shipment in outputs.shipments)
-        for batch, _ in ready:
-            self._on_finished(batch)
-        report_delivery(self._metrics, [outputs.report for _, outputs in ready], refusals, perf_counter() - started)
+        last = ready[-1][0]
+        try:
+            async with self._guarantee.step(TopicPartition(last.topic, last.partition)) as step:
+                started = perf_counter()
+                shipments = (shipment for _, outputs in ready for shipment in outputs.shipments)
+                refusals = await self._delivery.deliver(step.producer, shipments)
+                seconds = perf_counter() - started
+                for batch, _ in ready:
+                    self._on_finished(batch)
+                step.end = last.offset + 1
+                reports = [outputs.report for _, outputs in ready]
+                step.delivered += [
+                    lambda: report_delivery(self._metrics, reports, refusals, seconds),
+                    self._on_delivered,
+                ]
+        except TransactionAborted as error:
+            self._on_aborted(error)
 
 
 def _work(read: _Read, branch: Branch) -> TokenBatch | TextList:

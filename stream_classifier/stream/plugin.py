@@ -20,6 +20,7 @@ from faust.app.base import BootStrategy
 from faust.serializers.schemas import Schema
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth, server_list
 from faust.types import EventT
+from faust.types.enums import ProcessingGuarantee
 from faust.web.base import Web
 from mode import ServiceT
 
@@ -30,8 +31,9 @@ from stream_classifier.observe.metrics import Metrics
 from stream_classifier.observe.web import mount
 from stream_classifier.records import Prediction
 from stream_classifier.stream.inline import EventStream, answer_texts, classify_events
+from stream_classifier.stream.intake import Intake
 from stream_classifier.stream.service import ClassifierService, ServiceSettings
-from stream_classifier.stream.transport import BatchConsumer, BatchTransport, Intake
+from stream_classifier.stream.transport import BatchConsumer, BatchTransport
 
 __all__ = ["AppClassifiers", "StreamClassifier"]
 
@@ -156,6 +158,7 @@ class AppClassifiers:
         intake: limits of what is read.
         token: of the web server, as `observe.web.mount` takes it.
         stop_at_gap: stop the worker when retention has overtaken records that were not read.
+        exactly_once: deliver exactly once, whatever the app's `processing_guarantee`, which is for Faust's own agents.
     """
 
     def __init__(
@@ -166,13 +169,16 @@ class AppClassifiers:
         intake: Intake | None = None,
         token: str | None = None,
         stop_at_gap: bool = False,
+        exactly_once: bool = False,
     ) -> None:
         self.app = app
         app.__dict__["stream_classifiers"] = self
         self.metrics = Metrics()
         self.intake = intake or Intake()
         self.intake.on_skipped = self._skipped
+        self.intake.on_failed = self._failed
         self._stop_at_gap = stop_at_gap
+        self._exactly_once = exactly_once
         self._registered: list[tuple[ModelSettings, str | TextModel]] = []
         self.service = ClassifierService(
             self._registered,
@@ -234,7 +240,11 @@ class AppClassifiers:
 
     def install_transport(self) -> None:
         """Replace Faust's transport. At the start of the app, because reading app.conf fixes the user's settings."""
-        self.app.transport = BatchTransport(self.app.conf.broker_consumer, self.app, intake=self.intake)
+        conf = self.app.conf
+        faust_guarantee: Any = conf.processing_guarantee
+        if self._exactly_once or faust_guarantee is ProcessingGuarantee.EXACTLY_ONCE:
+            self.intake.transactions = self.service.use_transactions(conf.id)
+        self.app.transport = BatchTransport(conf.broker_consumer, self.app, intake=self.intake)
 
     async def _on_assigned(self, *args: Any, **kwargs: Any) -> None:
         self.service.health.assigned()
@@ -245,7 +255,10 @@ class AppClassifiers:
             error = DeliveryError(
                 f"{topic}: {number} records were gone before they were read, and offset_gap is 'stop'"
             )
-            self.app.add_future(self.service.fail(error))
+            self._failed(error)
+
+    def _failed(self, error: DeliveryError) -> None:
+        self.app.add_future(self.service.fail(error))
 
 
 class _BatchSchema(Schema[Any, Any]):

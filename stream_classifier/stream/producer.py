@@ -1,27 +1,41 @@
 """Records to the broker in produce batches: one aiokafka batch and one future for many records.
 
-A producer of our own beside Faust's, so that the user's producer settings stay the user's and ours are the ones the
+Producers of our own beside Faust's, so that the user's producer settings stay the user's and ours are the ones the
 delivery promise needs: acknowledged by all in-sync replicas, retried until the delivery time-out. aiokafka keeps one
 request in flight for each partition, so retries never reorder.
+
+`TransactionalProducer` does the same inside transactions: see transactions.py for who begins and ends them, and when.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 
 import aiokafka
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
+from aiokafka.errors import (
+    CorruptRecordException,
+    IllegalOperation,
+    InvalidMessageError,
+    InvalidTimestampError,
+    KafkaError,
+    KafkaTimeoutError,
+    MessageSizeTooLargeError,
+    ProducerClosed,
+    RecordListTooLargeError,
+)
 from aiokafka.partitioner import murmur2
 
 from stream_classifier.errors import DeliveryError
 from stream_classifier.records import OutputRecord
 
-__all__ = ["BatchProducer", "ProduceError", "key_partition"]
+__all__ = ["BatchProducer", "ProduceError", "TransactionalProducer", "key_partition"]
 
 BATCH_TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
+REFUSED = (*BATCH_TOO_LARGE, InvalidTimestampError, InvalidMessageError, CorruptRecordException)
+"""What a broker says of a produce batch it did not append because of what is in it."""
 
 
 class ProduceError(Exception):
@@ -68,11 +82,11 @@ class BatchProducer:
     async def start(self) -> None:
         """Connect. Raises aiokafka's KafkaConnectionError when no broker answers."""
         producer = aiokafka.AIOKafkaProducer(
-            **self._settings,
             acks="all",
             linger_ms=0,
             max_batch_size=self._max_batch_bytes,
             request_timeout_ms=int(self._delivery_timeout_s * 1000),
+            **self._settings,
         )
         try:
             await producer.start()
@@ -110,13 +124,17 @@ class BatchProducer:
             builder = producer.create_batch()
             end = self._fill(builder, topic, records, start)
             try:
-                await (await producer.send_batch(builder, topic, partition=partition))
+                await self._produce(producer, builder, topic, partition)
             except KafkaError as error:
                 if isinstance(error, BATCH_TOO_LARGE) and end - start > 1:
                     # Half of what was refused, and never more than before: at least half of what the topic takes.
                     self._limits[topic] = min(builder.size() // 2, self._limits.get(topic, self._max_batch_bytes))
                 raise ProduceError(records[start:end], start, error) from error
             start = end
+
+    async def _produce(self, producer: Any, builder: Any, topic: str, partition: int) -> None:
+        """One produce batch, until it is acknowledged. Raises aiokafka's KafkaError when it is not."""
+        await (await producer.send_batch(builder, topic, partition=partition))
 
     def _fill(self, builder: Any, topic: str, records: Sequence[OutputRecord], start: int) -> int:
         """Append records from `start` on until the batch is full; returns the index behind the last one."""
@@ -131,6 +149,96 @@ class BatchProducer:
                 break
         builder.close()
         return end
+
+
+class TransactionalProducer(BatchProducer):
+    """A producer whose records and offsets are seen by `read_committed` readers together, or never.
+
+    The calls of one object must not overlap, but for `send` to different partitions inside one transaction.
+
+    Args:
+        settings, delivery_timeout_s, max_batch_bytes: as for BatchProducer. The delivery time-out also bounds the end
+            of a transaction: aiokafka itself would wait for ever.
+        transactional_id: starting a producer with the same id ends this one's transaction and fences it off.
+        transaction_timeout_s: after which the broker aborts a transaction that nobody ends.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        *,
+        transactional_id: str,
+        transaction_timeout_s: float,
+        delivery_timeout_s: float = 120.0,
+        max_batch_bytes: int = 512 << 10,
+    ) -> None:
+        transactional = {
+            "transactional_id": transactional_id,
+            "transaction_timeout_ms": int(transaction_timeout_s * 1000),
+        }
+        super().__init__(
+            {**settings, **transactional}, delivery_timeout_s=delivery_timeout_s, max_batch_bytes=max_batch_bytes
+        )
+        self.transactional_id = transactional_id
+
+    async def begin(self) -> None:
+        """Begin a transaction; the broker hears of it with the first record or offset."""
+        await self._bounded(self._running().begin_transaction())
+
+    async def commit(self, offsets: Mapping[Any, int], group: str) -> None:
+        """Commit what was sent together with the offsets of this consumer group.
+
+        Raises:
+            KafkaError: it was not committed, or (KafkaTimeoutError, a lost connection) nobody knows: start a producer
+                with the same id, then read the committed offsets.
+        """
+        await self._bounded(self._commit(self._running(), offsets, group))
+
+    async def _commit(self, producer: Any, offsets: Mapping[Any, int], group: str) -> None:
+        at = {aiokafka.TopicPartition(*partition): offset for partition, offset in offsets.items()}
+        await producer.send_offsets_to_transaction(at, group)
+        await producer.commit_transaction()
+
+    async def abort(self) -> None:
+        """Abort the transaction. Raises KafkaError where it cannot."""
+        await self._bounded(self._running().abort_transaction())
+
+    async def close(self) -> None:
+        """Close at once. Whoever still waits for an acknowledgement gets ProducerClosed."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer._message_accumulator.fail_all(ProducerClosed())
+            waiter = producer._txn_manager.wait_for_transaction_end()
+            await _abandon(producer)
+            if waiter is not None and waiter.done() and not waiter.cancelled():
+                waiter.exception()  # looked at: asyncio need not report it as forgotten
+
+    async def _produce(self, producer: Any, builder: Any, topic: str, partition: int) -> None:
+        try:
+            await self._bounded(super()._produce(producer, builder, topic, partition))  # else retried without end
+        except REFUSED:
+            # Nothing was appended, so the broker expects the sequence number of this batch from the next one. aiokafka
+            # has already counted it, and the next batch would fail as out of order.
+            producer._txn_manager.increment_sequence_number(
+                aiokafka.TopicPartition(topic, partition), -builder.record_count()
+            )
+            raise
+
+    async def _bounded(self, answer: Awaitable[None]) -> None:
+        try:
+            await asyncio.wait_for(answer, self._delivery_timeout_s)
+        except asyncio.TimeoutError as error:
+            raise KafkaTimeoutError(f"no answer within {self._delivery_timeout_s:g} s") from error
+        except (
+            IllegalOperation,
+            AssertionError,
+        ) as error:  # aiokafka's state after a fatal error that others were told
+            raise ProducerClosed() from error
+
+    def _running(self) -> Any:
+        if self._producer is None:
+            raise ProducerClosed()
+        return self._producer
 
 
 async def _abandon(producer: Any) -> None:

@@ -20,22 +20,24 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from mode import Service
 
-from stream_classifier import codecs
 from stream_classifier.config import ClassifierSettings, ModelSettings
-from stream_classifier.errors import ModelError
+from stream_classifier.errors import ConfigError, ModelError
 from stream_classifier.model.classifier import Classifier
 from stream_classifier.model.protocols import TextModel, TokenBatch
 from stream_classifier.observe.health import Health
 from stream_classifier.observe.metrics import Metrics
 from stream_classifier.stream.batcher import Batcher, Limits, TextList
 from stream_classifier.stream.delivery import Delivery, Placement
-from stream_classifier.stream.outputs import Route
-from stream_classifier.stream.pipeline import Branch, Pipeline, Reading, Threads
-from stream_classifier.stream.producer import BatchProducer
+from stream_classifier.stream.guarantee import AtLeastOnce, Guarantee
+from stream_classifier.stream.pipeline import Pipeline, Threads
+from stream_classifier.stream.producer import BatchProducer, TransactionalProducer
+from stream_classifier.stream.record_batch import RecordBatch
 from stream_classifier.stream.recovery import Recovery
 from stream_classifier.stream.reporting import MicroBatchMetrics
+from stream_classifier.stream.sources import Loaded, Sourced, readings
 from stream_classifier.stream.topics import connect, prepare_topics
-from stream_classifier.stream.transport import BatchConsumer, RecordBatch
+from stream_classifier.stream.transactions import TransactionAborted, Transactions, transactional_id
+from stream_classifier.stream.transport import BatchConsumer
 
 __all__ = ["ClassifierService", "Loaded", "ServiceSettings"]
 
@@ -52,17 +54,9 @@ class ServiceSettings:
     create_topics: bool = True
     connect_timeout_s: float = 60.0
     delivery_timeout_s: float = 120.0
+    transaction_timeout_s: float = 60.0
     drain_timeout_s: float = 8.0
     liveness_timeout_s: float = 60.0
-
-
-@dataclass
-class Loaded:
-    """A classifier and its queue, once the model is warm."""
-
-    settings: ModelSettings
-    classifier: Classifier
-    batcher: Batcher[Any]
 
 
 class ClassifierService(Service):
@@ -97,6 +91,8 @@ class ClassifierService(Service):
         self._on_hang = on_hang
         self._admin: AIOKafkaAdminClient | None = None
         self._producer: BatchProducer | None = None
+        self._app_id = ""
+        self.transactions: Transactions | None = None
         self._broker_answers = True
         self._loaded: dict[str, Loaded] = {}
         self._pipelines: dict[str, Pipeline] = {}
@@ -129,21 +125,60 @@ class ClassifierService(Service):
             for source, sourced in sources.items()
         }
         partitions = await prepare_topics(self._admin, outputs, create=self._settings.create_topics)
-        self._producer = BatchProducer(kafka, delivery_timeout_s=self._settings.delivery_timeout_s)
-        await self._producer.start()
+        guarantee = await self._start_guarantee(kafka)
         for source, sourced in sources.items():
             placement = Placement(source, partitions[source], {topic: partitions[topic] for topic in outputs[source]})
             self._pipelines[source] = Pipeline(
-                _readings(sourced),
+                readings(sourced),
                 placement=placement,
-                delivery=Delivery(self._producer, placement),
+                delivery=Delivery(placement),
+                guarantee=guarantee,
                 threads=self.threads,
-                on_finished=self._finished,
+                on_finished=lambda batch: self._get_consumer().finish(batch),
+                on_delivered=self.health.delivered,
+                on_aborted=self._aborted,
                 metrics=self._metrics,
             )
             self._own(self._pipelines[source].run())
         self._metrics.watch(in_flight=self._in_flight, lag=self._lag, oldest_undelivered_s=self._oldest_s)
         self._own(self._ping())
+
+    def use_transactions(self, app_id: str) -> Transactions:
+        """Deliver exactly once. Before the start; the consumer has to know these transactions."""
+        self._app_id = app_id
+        self.transactions = Transactions(
+            lambda partition: self._transactional_producer(transactional_id(app_id, partition)), app_id
+        )
+        return self.transactions
+
+    def _transactional_producer(self, name: str) -> TransactionalProducer:
+        return TransactionalProducer(
+            self._kafka(),
+            transactional_id=name,
+            transaction_timeout_s=self._settings.transaction_timeout_s,
+            delivery_timeout_s=self._settings.delivery_timeout_s,
+        )
+
+    async def _start_guarantee(self, kafka: Mapping[str, Any]) -> Guarantee:
+        if self.transactions is not None:
+            await self._require_transactions()
+            return self.transactions
+        self._producer = BatchProducer(kafka, delivery_timeout_s=self._settings.delivery_timeout_s)
+        await self._producer.start()
+        return AtLeastOnce(self._producer)
+
+    async def _require_transactions(self) -> None:
+        """Refuse a broker, or an ACL, that would only fail once partitions are assigned."""
+        producer = self._transactional_producer(f"{self._app_id}-start")
+        try:
+            await asyncio.wait_for(producer.start(), self._settings.connect_timeout_s)
+        except (KafkaError, asyncio.TimeoutError) as error:
+            raise ConfigError(
+                f'exactly_once: the broker starts no transactions with id "{producer.transactional_id}" and a time-out '
+                f'of {self._settings.transaction_timeout_s:g} s: {error!r}; allow it, or set delivery = "at_least_once"'
+            ) from error
+        finally:
+            await producer.close()
 
     async def _load(self, settings: ModelSettings, model: str | TextModel) -> Loaded:
         loop = asyncio.get_running_loop()
@@ -205,11 +240,11 @@ class ClassifierService(Service):
     def _recovery(self, classifier: Classifier, call: Callable[[Any], Any], probe: Any) -> Recovery[Any]:
         return Recovery(call, num_labels=len(classifier.labels), probe=probe, on_retry=self._metrics.retry)
 
-    def _by_source(self) -> dict[str, list[_Sourced]]:
-        sources: dict[str, list[_Sourced]] = {}
+    def _by_source(self) -> dict[str, list[Sourced]]:
+        sources: dict[str, list[Sourced]] = {}
         for loaded in self._loaded.values():
             if isinstance(loaded.settings, ClassifierSettings):
-                sources.setdefault(loaded.settings.source, []).append(_Sourced(loaded.settings, loaded))
+                sources.setdefault(loaded.settings.source, []).append(Sourced(loaded.settings, loaded))
         return sources
 
     # Running --------------------------------------------------------------------------------------------------------
@@ -223,9 +258,9 @@ class ClassifierService(Service):
         if self.failure is None:
             self._pipelines[batch.topic].submit(batch)
 
-    def _finished(self, batch: RecordBatch) -> None:
-        self._get_consumer().finish(batch)
-        self.health.delivered()
+    def _aborted(self, error: TransactionAborted) -> None:
+        if not error.released and self.failure is None:
+            self._get_consumer().read_again(error.partition, error)
 
     def _own(self, work: Coroutine[Any, Any, None]) -> None:
         self.add_future(self._guarded(work))
@@ -262,7 +297,8 @@ class ClassifierService(Service):
     # Watching -------------------------------------------------------------------------------------------------------
 
     def _pending(self) -> bool:
-        return bool(self._pipelines) and self._get_consumer().watermark.pending
+        uncommitted = self.transactions is not None and self.transactions.is_pending
+        return bool(self._pipelines) and (uncommitted or self._get_consumer().watermark.pending)
 
     def _in_flight(self) -> tuple[int, int]:
         budget = self._get_consumer().intake.budget
@@ -281,6 +317,8 @@ class ClassifierService(Service):
         """The consumer has drained and committed: let go of the broker and the threads."""
         if self._producer is not None:
             await self._producer.stop(self._settings.drain_timeout_s)
+        if self.transactions is not None:
+            await self.transactions.close(self._settings.drain_timeout_s)
         if self._admin is not None:
             await self._admin.close()
         for executor in (self.threads.text, self.threads.inference):
@@ -320,51 +358,3 @@ def _tune_interpreter() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(max(gc.get_threshold()[0], 100_000), 20, 20)
-
-
-@dataclass(frozen=True)
-class _Sourced:
-    """A classifier that has topics."""
-
-    settings: ClassifierSettings
-    loaded: Loaded
-
-    @property
-    def codec(self) -> codecs.Codec:
-        settings = self.settings
-        return codecs.create(
-            settings.codec, text=settings.text, separator=self.separator, passthrough=settings.passthrough
-        )
-
-    @property
-    def separator(self) -> str:
-        """What the model was trained with between the parts of a text."""
-        text_join = self.loaded.classifier.text_join
-        return "\n" if text_join is None else text_join
-
-    @property
-    def route(self) -> Route:
-        settings, classifier = self.settings, self.loaded.classifier
-        return Route(
-            classifier=settings.name,
-            task=classifier.task,
-            model={"name": classifier.name, "digest": classifier.digest},
-            sink=settings.sink,
-            dead_letter=settings.dead_letter,
-            codec=self.codec,
-            uncertain=settings.route.uncertain,
-            labels=settings.route.label,
-        )
-
-
-def _readings(sourced: Sequence[_Sourced]) -> list[Reading]:
-    """Classifiers that read the source in the same way, together."""
-    groups: dict[tuple[Any, ...], list[_Sourced]] = {}
-    for item in sourced:
-        settings = item.settings
-        key = (settings.codec, settings.text, item.separator, tuple(sorted(settings.passthrough.items())))
-        groups.setdefault(key, []).append(item)
-    return [
-        Reading(group[0].codec, tuple(Branch(x.route, x.loaded.classifier, x.loaded.batcher) for x in group))
-        for group in groups.values()
-    ]

@@ -9,6 +9,7 @@ Also at home here, because stock does otherwise (docs/explanation/faust.md has t
 - offsets are committed behind a watermark of delivered batches;
 - on revocation and on stop, what is in flight is finished and committed *before* Faust forgets the offsets, within a
   bound; what did not finish is dropped, and read again by the next owner;
+- under exactly-once, offsets are committed by the transactions that hold the outputs (transactions.py);
 - records are always read `read_committed`.
 
 Used by URL (`broker="kafkabatch://localhost"`) or, as StreamClassifier does, by setting `app.transport`.
@@ -17,8 +18,8 @@ Used by URL (`broker="kafkabatch://localhost"`) or, as StreamClassifier does, by
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from time import monotonic
 from typing import Any, ClassVar, cast
 
@@ -28,93 +29,22 @@ from faust.transport.utils import DefaultSchedulingStrategy
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage, Message
 
-from stream_classifier.records import SourceRecord
-from stream_classifier.stream.budget import Budget
+from stream_classifier.errors import DeliveryError
+from stream_classifier.stream.intake import Intake
+from stream_classifier.stream.record_batch import RecordBatch
+from stream_classifier.stream.transactions import TransactionAborted
 from stream_classifier.stream.watermark import Span, TopicPartition, Watermark
 
-__all__ = ["BatchConsumer", "BatchTransport", "Intake", "RecordBatch"]
+__all__ = ["BatchConsumer", "BatchTransport"]
 
 _POLL_OTHERS_S = 0.05
 """How long a fetch for other topics may last while batch topics wait for room, which may come back meanwhile."""
 
+_MAX_READ_AGAIN = 3
+"""How often a partition is read again with nothing committed in between, before the worker stops."""
+
 _FETCH_MAX_WAIT_MS = 100
 """Faust asks brokers to answer an empty fetch after 1.5 s; the embedded broker answers any fetch only then."""
-
-
-@dataclass
-class Intake:
-    """What the transport reads in batches, and its limits. One for each app, set before the consumer is made.
-
-    Attributes:
-        topics: the batch topics.
-        max_batch_records: records in one record batch at most.
-        budget: what may be in flight.
-        drain_timeout_s: how long stopping and rebalancing wait for what is in flight.
-        on_skipped: called with (topic, number) when retention has overtaken records that were not read yet.
-    """
-
-    topics: set[str] = field(default_factory=set)
-    max_batch_records: int = 1000
-    budget: Budget = field(default_factory=lambda: Budget(20_000, 64 << 20))
-    drain_timeout_s: float = 8.0
-    on_skipped: Callable[[str, int], None] | None = None
-
-
-class RecordBatch:
-    """A contiguous run of records of one partition.
-
-    Has the attributes of a ConsumerRecord (its offset is the run's last), so that Faust makes a message of it.
-    """
-
-    __slots__ = (
-        "checksum",
-        "first_offset",
-        "headers",
-        "key",
-        "offset",
-        "partition",
-        "records",
-        "serialized_key_size",
-        "serialized_value_size",
-        "span",
-        "timestamp",
-        "timestamp_type",
-        "topic",
-    )
-
-    span: Span
-
-    def __init__(self, topic: str, partition: int, records: Sequence[SourceRecord]) -> None:
-        last = records[-1]
-        self.topic = topic
-        self.partition = partition
-        self.records = records
-        self.first_offset = records[0].offset
-        self.offset = last.offset
-        self.timestamp = last.timestamp
-        self.timestamp_type = 0
-        self.headers: list[tuple[str, bytes]] | None = None
-        self.key = None
-        self.checksum = None
-        self.serialized_key_size = self.serialized_value_size = -1
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    @property
-    def value(self) -> RecordBatch:
-        """Itself. Not an attribute: a batch that refers to itself would stay in memory until the collector runs."""
-        return self
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of keys, values and headers."""
-        total = 0
-        for record in self.records:
-            total += len(record.value or b"") + len(record.key or b"")
-            if record.headers:
-                total += sum(len(key) + len(value or b"") for key, value in record.headers)
-        return total
 
 
 class _BatchScheduler(DefaultSchedulingStrategy):
@@ -162,6 +92,10 @@ class _BatchConsumerThread(driver.AIOKafkaConsumerThread):
         )
         return cast("Mapping[TP, list[Any]]", fetched)
 
+    def rejoin(self) -> None:
+        """Join the group anew: all partitions are let go of, and read from their committed offsets again."""
+        self.thread_loop.call_soon_threadsafe(self._ensure_consumer()._coordinator.request_rejoin)
+
 
 class BatchConsumer(driver.Consumer):
     """A Faust consumer that hands on record batches and commits behind a watermark."""
@@ -180,6 +114,7 @@ class BatchConsumer(driver.Consumer):
         self._delivered = asyncio.Event()
         self._expected: dict[TopicPartition, int] = {}
         self._gap_checks: set[asyncio.Task[None]] = set()
+        self._read_again: Counter[TopicPartition] = Counter()
 
     def _new_consumer_thread(self) -> _BatchConsumerThread:
         return _BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -242,11 +177,30 @@ class BatchConsumer(driver.Consumer):
 
     def drop(self, partitions: Iterable[TopicPartition]) -> None:
         """Forget what is in flight of these partitions: not produced, not committed, read again by the next owner."""
+        partitions = list(partitions)
+        if self.intake.transactions is not None:
+            self.intake.transactions.drop(partitions)
         self._release(self.watermark.drop(partitions))
 
     def abandon(self) -> None:
         """Give up all that is in flight, because the pipeline has failed: it is read again after a restart."""
         self._release(self.watermark.abandon())
+
+    def read_again(self, partition: TopicPartition, error: TransactionAborted) -> None:
+        """Nothing of the partition's open transaction will be seen: read it again from its committed offset.
+
+        By joining the group anew: a worker that is no longer the partition's owner then learns of it.
+        """
+        self.drop([partition])
+        if self._draining or self.app.should_stop:
+            return
+        self._read_again[partition] += 1
+        if self._read_again[partition] > _MAX_READ_AGAIN:
+            why = f"{error}; it was read again {_MAX_READ_AGAIN} times and nothing could be committed"
+            self.intake.on_failed(DeliveryError(why))
+        else:
+            self.log.warning("%s: nothing of it is committed, joining the group again to read it again", error)
+            self._thread.rejoin()
 
     def _release(self, spans: Iterable[Span]) -> None:
         for span in spans:
@@ -257,6 +211,8 @@ class BatchConsumer(driver.Consumer):
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
         yield from super()._filter_tps_with_pending_acks(topics)
+        if self.intake.transactions is not None:
+            return
         for tp in self.watermark.partitions:
             if topics is None or tp in topics or tp.topic in topics:
                 yield TP(*tp)
@@ -265,6 +221,34 @@ class BatchConsumer(driver.Consumer):
         if tp.topic in self.intake.topics:
             return self.watermark.offset(TopicPartition(*tp))
         return super()._new_offset(tp)
+
+    async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
+        # Started here and told of by the next round: a partition whose commit is slow holds up no other.
+        committed = await self._commit_transactions(0.0)
+        return await super().force_commit(topics, start_new_transaction=start_new_transaction) or committed
+
+    async def _commit_transactions(self, timeout_s: float) -> bool:
+        """Commit the batch topics under exactly-once; whether anything was."""
+        if self.intake.transactions is None:
+            return False
+        committed = await self.intake.transactions.commit(self.watermark.offset, timeout_s)
+        offsets = {TP(*partition): offset for partition, offset in committed.offsets.items()}
+        now = monotonic()
+        self._thread.tp_last_committed_at.update(dict.fromkeys(offsets, now))
+        self._committed_offset.update(offsets)
+        self.app.monitor.on_tp_commit(offsets)
+        for partition in committed.offsets:
+            self._read_again.pop(partition, None)
+        for partition, error in committed.errors.items():
+            if isinstance(error, TransactionAborted):
+                self.read_again(partition, error)
+            elif self._draining or self.app.should_stop:
+                self.log.warning("%s[%d]: not committed: %r; it is read again", *partition, error)
+            else:
+                await self.crash(
+                    DeliveryError(f"{partition.topic}[{partition.partition}] cannot be committed: {error!r}")
+                )
+        return bool(offsets)
 
     # Watching -------------------------------------------------------------------------------------------------------
 
@@ -312,6 +296,7 @@ class BatchConsumer(driver.Consumer):
                     timeout_s,
                 )
             await self._commit_delivered()
+            await self._commit_transactions(timeout_s / 2)
             self.drop(partitions)
         finally:
             self._draining = False
@@ -336,8 +321,22 @@ class BatchConsumer(driver.Consumer):
             self.pause_partitions(revoked)
             app.flow_control.clear()
             limit_s = min(self.intake.drain_timeout_s, app.conf.broker_rebalance_timeout / 2)
-            await self._let_go([TopicPartition(*tp) for tp in revoked], limit_s)
+            partitions = [TopicPartition(*tp) for tp in revoked]
+            await self._let_go(partitions, limit_s)
+            if self.intake.transactions is not None:
+                await self.intake.transactions.release(partitions, limit_s / 4)
         await super().on_partitions_revoked(revoked)
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        # Before anything reads the committed offsets: an earlier owner may be about to move them.
+        if self.intake.transactions is not None and not self.app.should_stop:
+            ours = [TopicPartition(*tp) for tp in assigned if tp.topic in self.intake.topics]
+            try:
+                await self.intake.transactions.assign(ours, self.app.conf.broker_rebalance_timeout)
+            except DeliveryError as error:
+                self.intake.on_failed(error)
+                return
+        await super().on_partitions_assigned(assigned, generation_id)
 
     async def wait_empty(self) -> None:
         # Stock has no bound here and would wait for ever on a batch that was dropped.

@@ -24,9 +24,10 @@ from stream_classifier.broker import EmbeddedBroker
 from stream_classifier.config import Settings
 from stream_classifier.errors import ConfigError
 from stream_classifier.stream.budget import Budget
+from stream_classifier.stream.intake import Intake
 from stream_classifier.stream.plugin import AppClassifiers
 from stream_classifier.stream.service import ServiceSettings
-from stream_classifier.stream.transport import BatchConsumer, Intake
+from stream_classifier.stream.transport import BatchConsumer
 
 __all__ = ["make_app", "run"]
 
@@ -102,6 +103,7 @@ def make_app(
             create_topics=conf.create_topics,
             connect_timeout_s=conf.connect_timeout_s,
             delivery_timeout_s=conf.delivery_timeout_s,
+            transaction_timeout_s=conf.transaction_timeout_s,
             drain_timeout_s=conf.drain_timeout_s,
             liveness_timeout_s=web.liveness_timeout_s,
         ),
@@ -110,6 +112,7 @@ def make_app(
         ),
         token=None if web.token is None else web.token.get_secret_value(),
         stop_at_gap=conf.offset_gap == "stop",
+        exactly_once=conf.delivery == "exactly_once",
     )
     for classifier in settings.classifiers:
         classifiers.add(classifier, classifier.model)

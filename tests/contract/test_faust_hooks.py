@@ -11,8 +11,10 @@ import inspect
 import aiokafka
 import pytest
 from aiokafka.consumer.fetcher import Fetcher
+from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import TopicPartitionState
-from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.producer.message_accumulator import BatchBuilder, MessageAccumulator
+from aiokafka.producer.transaction_manager import TransactionManager
 from faust.app.base import App, BootStrategy
 from faust.streams import Stream
 from faust.transport.conductor import Conductor
@@ -34,6 +36,9 @@ HOOKS = [
     (Consumer, "on_partitions_revoked", "(self, revoked)"),
     (Consumer, "on_stop", "(self)"),
     (Consumer, "commit", "(self, topics, start_new_transaction)"),
+    (Consumer, "force_commit", "(self, topics, start_new_transaction)"),
+    (Consumer, "on_partitions_assigned", "(self, assigned, generation_id)"),
+    (Consumer, "maybe_wait_for_commit_to_finish", "(self)"),
     (Consumer, "stop_flow", "(self)"),
     (Consumer, "pause_partitions", "(self, tps)"),
     (driver.AIOKafkaConsumerThread, "_create_worker_consumer", "(self, transport)"),
@@ -55,6 +60,10 @@ HOOKS = [
     (BatchBuilder, "size", "(self)"),
     (aiokafka.AIOKafkaProducer, "create_batch", "(self)"),
     (aiokafka.AIOKafkaProducer, "send_batch", "(self, batch, topic, partition)"),
+    (GroupCoordinator, "request_rejoin", "(self)"),
+    (MessageAccumulator, "fail_all", "(self, exception)"),
+    (TransactionManager, "increment_sequence_number", "(self, tp, increment)"),
+    (TransactionManager, "wait_for_transaction_end", "(self)"),
     (Fetcher, "fetched_records", "(self, partitions, timeout, max_records)"),
 ]
 
@@ -70,8 +79,12 @@ def test_attributes_we_read_and_set_are_there() -> None:
     for attribute in ("_isolation_level", "_fetch_max_wait_ms", "_max_poll_records", "_subscription"):
         assert f"self.{attribute}" in consumer
     base = inspect.getsource(Consumer.__init__)
-    for attribute in ("_read_offset", "_unacked_messages", "scheduler"):
+    for attribute in ("_read_offset", "_committed_offset", "_unacked_messages", "scheduler"):
         assert f"self.{attribute}" in base
+    assert "tp_last_committed_at" in driver.AIOKafkaConsumerThread.__annotations__
+    producer = inspect.getsource(aiokafka.AIOKafkaProducer.__init__)
+    for attribute in ("_txn_manager", "_message_accumulator", "_sender"):
+        assert f"self.{attribute}" in producer
     state = inspect.getsource(TopicPartitionState)
     assert "self.lso" in state
     assert {"position", "has_valid_position"} <= set(dir(TopicPartitionState))

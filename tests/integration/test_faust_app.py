@@ -40,12 +40,13 @@ def start_app(tmp_path: Path) -> Iterator[Callable[..., FaustApp]]:
     """Start apps that end with the test."""
     apps: list[FaustApp] = []
 
-    def start(script: str, broker: Broker, prefix: str, partitions: int = 2) -> FaustApp:
+    def start(script: str, broker: Broker, prefix: str, partitions: int = 2, **environ: str) -> FaustApp:
         environ = {
             "BROKER": broker.bootstrap,
             "PREFIX": prefix,
             "PARTITIONS": str(partitions),
             "PORT": str(free_port()),
+            **environ,
         }
         apps.append(FaustApp(script, tmp_path, environ))
         return apps[-1]
@@ -87,6 +88,30 @@ def test_own_agents_tables_and_timers_run_beside_classifiers(
     committed = broker.committed(f"{prefix}-app", f"{prefix}.texts")
     assert committed == {0: 250, 1: 250}
     assert broker.committed(f"{prefix}-app", f"{prefix}.messages")[0] == 52
+
+
+def test_an_app_that_asks_for_exactly_once_gets_it_for_its_classifiers(
+    apache_kafka: Broker, start_app: Callable[..., FaustApp], unique_name: Callable[[str], str]
+) -> None:
+    prefix = unique_name("beside")
+    for topic in ("texts", "orders", "messages", "counted", "triaged", "beats", "first", "second"):
+        apache_kafka.create_topic(f"{prefix}.{topic}", partitions=2)
+    apache_kafka.produce(f"{prefix}.texts", [Record(b"text %d" % i, partition=i % 2) for i in range(2000)])
+    apache_kafka.produce(f"{prefix}.orders", [Record(b"order %d" % i, partition=0) for i in range(20)])
+    doomed = start_app("beside.py", apache_kafka, prefix, GUARANTEE="exactly_once")
+    apache_kafka.consume_all(f"{prefix}.first", count=1000, timeout_s=60)
+    doomed.kill()
+    app = start_app("beside.py", apache_kafka, prefix, GUARANTEE="exactly_once")
+    for sink in ("first", "second"):
+        results = apache_kafka.consume_all(f"{prefix}.{sink}", count=2000, timeout_s=60)
+        sources = [json.loads(record.value)["source"] for record in results]
+        assert [(source["partition"], source["offset"]) for source in sources] == [
+            (partition, offset) for partition in range(2) for offset in range(1000)
+        ]
+    counted = [json.loads(r.value)["order"] for r in apache_kafka.consume_all(f"{prefix}.counted", count=20)]
+    assert set(counted) == {f"order {i}" for i in range(20)}
+    assert app.stop() == 0
+    assert apache_kafka.committed(f"{prefix}-app", f"{prefix}.texts") == {0: 1000, 1: 1000}
 
 
 def test_an_agent_on_a_classifiers_source_is_refused(

@@ -105,8 +105,9 @@ def refused(tmp_path: Path, text: str, *overrides: str, **environ: str) -> str:
         (APP, APP + "\nmax_in_flight_records = 10", "classifier.intent.batch.max_records: must be at most app.max_in_flight_records"),
         (CLASSIFIER, CLASSIFIER + '\n[web]\nhost = "0.0.0.0"', "11: web.host = \"0.0.0.0\": a token is required when"),
         (CLASSIFIER, CLASSIFIER + '\n[web]\ntoken_file = "nope"', "11: web.token_file = \"nope\": the file cannot be read"),
+        (BROKER, 'broker = "embedded"\ndelivery = "exactly_once"', "app.delivery = \"exactly_once\": the embedded broker has no transactions"),
+        (APP, APP + '\ndelivery = "exactly_once"\ncommit_interval_s = 60', "4: app.commit_interval_s = 60: must be less than transaction_timeout_s"),
         # not there yet
-        (APP, APP + '\ndelivery = "exactly_once"', "3: app.delivery = \"exactly_once\": it is not there yet; write delivery ="),
         (CLASSIFIER, CLASSIFIER + '\n[app.tls]\nca = "ca.pem"', "app.tls = { ca = \"ca.pem\" }: it is not there yet"),
         (CLASSIFIER, CLASSIFIER + '\n[app.sasl]\nmechanism = "PLAIN"', "10: app.sasl = { mechanism = \"PLAIN\" }: it is not there"),
         (APP, APP + '\ninstance_id = "a"', "3: app.instance_id = \"a\": each worker needs its own, the file is the same for all"),

@@ -11,7 +11,9 @@ import pytest
 from faust import types
 from faust.types.tuples import Message
 
-from stream_classifier.stream.transport import BatchConsumer, BatchTransport, Intake, RecordBatch
+from stream_classifier.stream.intake import Intake
+from stream_classifier.stream.record_batch import RecordBatch
+from stream_classifier.stream.transport import BatchConsumer, BatchTransport
 from tests.plugins.records import record
 
 TP = types.TP("texts", 0)

@@ -1,6 +1,7 @@
 """A Faust app: agents, a table and a timer beside two classifiers that share a source, and one inside an agent.
 
-Run by test_faust_app.py: `python beside.py worker`, with BROKER, PREFIX, PARTITIONS and PORT in the environment.
+Run by test_faust_app.py: `python beside.py worker`, with BROKER, PREFIX, PARTITIONS and PORT in the environment;
+GUARANTEE is the app's `processing_guarantee`.
 """
 
 import os
@@ -19,6 +20,7 @@ app = faust.App(
     broker_heartbeat_interval=1.0,
     broker_rebalance_timeout=6.0,
     stream_wait_empty=False,
+    processing_guarantee=os.environ.get("GUARANTEE", "at_least_once"),
     web_port=int(os.environ["PORT"]),
     web_bind="127.0.0.1",
     canonical_url=f"http://127.0.0.1:{os.environ['PORT']}",
