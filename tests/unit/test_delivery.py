@@ -55,7 +55,7 @@ def sources(number: int, first: int = 0) -> list[ConsumerRecord]:
 
 async def deliver(kafka: FakeKafka, *shipments: Shipment, **options: int) -> list[Refusal]:
     async with kafka.producer(**options) as producer:
-        return await Delivery(producer, Placement("texts", 3, TOPICS)).deliver(shipments)
+        return await Delivery(Placement("texts", 3, TOPICS)).deliver(producer, shipments)
 
 
 def keys(kafka: FakeKafka, topic: str, partition: int = 0) -> list[bytes | None]:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_classifier.stream.lanes import Lane
-from stream_classifier.stream.transport import RecordBatch
+from stream_classifier.stream.record_batch import RecordBatch
 from stream_classifier.stream.watermark import Span, TopicPartition
 from tests.plugins.records import record
 

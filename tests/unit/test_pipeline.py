@@ -26,11 +26,12 @@ from stream_classifier.model.classifier import Classifier
 from stream_classifier.model.protocols import TokenBatch
 from stream_classifier.observe.metrics import Metrics
 from stream_classifier.stream.batcher import Batcher, Limits, TextList
-from stream_classifier.stream.delivery import Delivery, Placement
+from stream_classifier.stream.delivery import Delivery, Placement, Producer
+from stream_classifier.stream.guarantee import AtLeastOnce
 from stream_classifier.stream.outputs import Route
 from stream_classifier.stream.pipeline import Branch, Pipeline, Reading, Threads
+from stream_classifier.stream.record_batch import RecordBatch
 from stream_classifier.stream.recovery import Recovery
-from stream_classifier.stream.transport import RecordBatch
 from stream_classifier.stream.watermark import Span, TopicPartition
 from tests.plugins.fake_kafka import FakeKafka
 from tests.plugins.records import record
@@ -72,7 +73,7 @@ class Running:
     """A pipeline that runs: what it was given, what it finished, and what it wrote."""
 
     def __init__(
-        self, kafka: FakeKafka, readings: Sequence[Reading], placement: Placement, delivery: Delivery, threads: Threads
+        self, kafka: FakeKafka, readings: Sequence[Reading], placement: Placement, producer: Producer, threads: Threads
     ) -> None:
         self.kafka = kafka
         self.metrics = Metrics()
@@ -83,9 +84,12 @@ class Running:
         self.pipeline = Pipeline(
             readings,
             placement=placement,
-            delivery=delivery,
+            delivery=Delivery(placement),
+            guarantee=AtLeastOnce(producer),
             threads=threads,
             on_finished=self._finish,
+            on_delivered=lambda: None,
+            on_aborted=lambda error: None,
             metrics=self.metrics,
         )
         self.task: asyncio.Future[None] = asyncio.ensure_future(self.pipeline.run())
@@ -148,7 +152,7 @@ async def running(
         readings = [Reading(group[0].route.codec, tuple(group)) for group in (others, fields) if group]
         placement = Placement("texts", NUM_PARTITIONS, {DEAD: NUM_PARTITIONS, **dict.fromkeys(SINKS.values(), 2)})
         async with kafka.producer(max_batch_bytes=2000) as producer:
-            made = Running(kafka, readings, placement, Delivery(producer, placement), Threads(inference, text))
+            made = Running(kafka, readings, placement, producer, Threads(inference, text))
             queues = [asyncio.ensure_future(branch.batcher.run()) for branch in branches.values()]
             try:
                 yield made
