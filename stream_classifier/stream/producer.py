@@ -10,6 +10,7 @@ request in flight for each partition, so retries never reorder.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
@@ -30,6 +31,7 @@ from aiokafka.partitioner import murmur2
 
 from stream_classifier.errors import DeliveryError
 from stream_classifier.records import OutputRecord
+from stream_classifier.stream.header_keys import AnyKeyBatch
 
 __all__ = ["BatchProducer", "ProduceError", "TransactionalProducer", "key_partition"]
 
@@ -123,6 +125,9 @@ class BatchProducer:
                 raise DeliveryError("the producer is not running: nothing more is produced, it is read again")
             builder = producer.create_batch()
             end = self._fill(builder, topic, records, start)
+            if end == start:
+                builder = AnyKeyBatch(producer, self._max_batch_bytes)
+                end = self._fill(builder, topic, records, start)
             try:
                 await self._produce(producer, builder, topic, partition)
             except KafkaError as error:
@@ -137,16 +142,19 @@ class BatchProducer:
         await (await producer.send_batch(builder, topic, partition=partition))
 
     def _fill(self, builder: Any, topic: str, records: Sequence[OutputRecord], start: int) -> int:
-        """Append records from `start` on until the batch is full; returns the index behind the last one."""
+        """Append records from `start` on until the batch is full, or a header key is none for it (header_keys.py);
+        returns the index behind the last one.
+        """
         limit = self._limits.get(topic)
         append = builder.append
         end = start
-        for key, value, timestamp, headers in itertools.islice(records, start, None):
-            if append(key=key, value=value, timestamp=timestamp, headers=headers) is None:
-                break
-            end += 1
-            if limit is not None and builder.size() >= limit:
-                break
+        with contextlib.suppress(UnicodeEncodeError):
+            for key, value, timestamp, headers in itertools.islice(records, start, None):
+                if append(key=key, value=value, timestamp=timestamp, headers=headers) is None:
+                    break
+                end += 1
+                if limit is not None and builder.size() >= limit:
+                    break
         builder.close()
         return end
 

@@ -10,7 +10,7 @@ Also at home here, because stock does otherwise (docs/explanation/faust.md has t
 - on revocation and on stop, what is in flight is finished and committed *before* Faust forgets the offsets, within a
   bound; what did not finish is dropped, and read again by the next owner;
 - under exactly-once, offsets are committed by the transactions that hold the outputs (transactions.py);
-- records are always read `read_committed`.
+- records are always read `read_committed`, whatever bytes their header keys are (header_keys.py).
 
 Used by URL (`broker="kafkabatch://localhost"`) or, as StreamClassifier does, by setting `app.transport`.
 """
@@ -30,6 +30,7 @@ from faust.types import TP
 from faust.types.tuples import ConsumerMessage, Message
 
 from stream_classifier.errors import DeliveryError
+from stream_classifier.stream.header_keys import accept_any_header_key
 from stream_classifier.stream.intake import Intake
 from stream_classifier.stream.record_batch import RecordBatch
 from stream_classifier.stream.transactions import TransactionAborted
@@ -77,6 +78,10 @@ class _BatchConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._isolation_level = "read_committed"
         consumer._fetch_max_wait_ms = _FETCH_MAX_WAIT_MS
         return consumer
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        accept_any_header_key(self._ensure_consumer())
 
     async def getmany(
         self, active_partitions: set[TP] | None, timeout: float, max_records: int | None = None

@@ -65,6 +65,8 @@ HOOKS = [
     (TransactionManager, "increment_sequence_number", "(self, tp, increment)"),
     (TransactionManager, "wait_for_transaction_end", "(self)"),
     (Fetcher, "fetched_records", "(self, partitions, timeout, max_records)"),
+    (Fetcher, "_proc_fetch_request", "(self, assignment, node_id, request)"),
+    (BatchBuilder, "_set_producer_state", "(self, producer_id, producer_epoch, base_sequence)"),
 ]
 
 
@@ -88,6 +90,11 @@ def test_attributes_we_read_and_set_are_there() -> None:
     state = inspect.getsource(TopicPartitionState)
     assert "self.lso" in state
     assert {"position", "has_valid_position"} <= set(dir(TopicPartitionState))
+
+
+def test_the_fetcher_finds_its_parser_by_names_we_replace() -> None:
+    assert {"MemoryRecords", "PartitionRecords"} <= set(Fetcher._proc_fetch_request.__code__.co_names)
+    assert "self._fetcher = Fetcher(" in inspect.getsource(aiokafka.AIOKafkaConsumer.start)
 
 
 def test_the_isolation_level_is_read_when_the_consumer_starts() -> None:

@@ -45,6 +45,16 @@ class Record(NamedTuple):
     partition: int | None = None
 
 
+class RawHeaderKey(str):
+    """A header key of any bytes, for `produce`: Kafka's clients would only write UTF-8."""
+
+    def __new__(cls, raw: bytes) -> RawHeaderKey:
+        return super().__new__(cls, raw.decode(errors="surrogateescape"))
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        return super().encode(encoding, "surrogateescape")
+
+
 class Broker:
     """A running broker: its address, and what a test needs to set a scene and to look at the outcome.
 

@@ -15,11 +15,13 @@ from typing import Any
 
 import aiokafka
 import pytest
+from aiokafka.consumer.fetcher import READ_UNCOMMITTED
 from aiokafka.errors import InvalidTimestampError, KafkaError, MessageSizeTooLargeError
 from aiokafka.producer.message_accumulator import BatchBuilder
-from aiokafka.record import MemoryRecords
+from aiokafka.structs import TopicPartition
 
 from stream_classifier.records import OutputRecord
+from stream_classifier.stream.header_keys import AnyKeyRecords, KeptRecords
 from stream_classifier.stream.producer import BatchProducer
 
 __all__ = ["FakeKafka"]
@@ -103,6 +105,8 @@ class FakeKafka:
 class FakeClient:
     """What BatchProducer uses of aiokafka.AIOKafkaProducer."""
 
+    _txn_manager = None
+
     def __init__(self, kafka: FakeKafka, settings: dict[str, Any]) -> None:
         self.kafka = kafka
         self.settings = settings
@@ -131,9 +135,5 @@ class FakeClient:
 
 
 def _read(data: bytes) -> list[OutputRecord]:
-    batches, records = MemoryRecords(data), []
-    while batches.has_next():
-        records += [
-            (record.key, record.value, record.timestamp, list(record.headers)) for record in batches.next_batch()
-        ]
-    return records
+    records = AnyKeyRecords(TopicPartition("", 0), KeptRecords(data), [], 0, None, None, True, READ_UNCOMMITTED)
+    return [(record.key, record.value, record.timestamp, list(record.headers)) for record in records]
