@@ -14,29 +14,38 @@ if TYPE_CHECKING:
     from training.history import TrainingHistory, read_history
     from training.recalibration import CalibrationResult, calibrate
     from training.settings import FitSettings
+    from training.threshold_tuning import Costs, Goal, ThresholdResult, thresholds
 
 __all__ = [
     "CalibrationResult",
+    "Costs",
     "Evaluation",
     "FitResult",
     "FitSettings",
+    "Goal",
+    "ThresholdResult",
     "TrainingHistory",
     "calibrate",
     "evaluate",
     "fit",
     "read_history",
+    "thresholds",
 ]
 
 _HOMES = {
     "CalibrationResult": "training.recalibration",
+    "Costs": "training.threshold_tuning",
     "Evaluation": "training.evaluation",
     "FitResult": "training.fitting",
     "FitSettings": "training.settings",
+    "Goal": "training.threshold_tuning",
+    "ThresholdResult": "training.threshold_tuning",
     "TrainingHistory": "training.history",
     "calibrate": "training.recalibration",
     "evaluate": "training.evaluation",
     "fit": "training.fitting",
     "read_history": "training.history",
+    "thresholds": "training.threshold_tuning",
 }
 
 

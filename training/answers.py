@@ -8,7 +8,8 @@ The model runs once, through `Classifier`, so with the code, calibration, thresh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +77,11 @@ class Answers:
         """Whether just the right labels were given."""
         correct_N: NDArray[np.bool_] = (self.true_NL == self.predicted_NL).all(axis=1)
         return correct_N
+
+    def take(self, rows: NDArray[Any]) -> Answers:
+        """Those of some texts: a mask, or indices."""
+        arrays = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name.endswith(("_N", "_NL"))}
+        return replace(self, **arrays)
 
 
 def answer_table(classifier: Classifier, table: Table) -> Answers:

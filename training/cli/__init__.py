@@ -14,7 +14,7 @@ import sys
 import click
 
 from stream_classifier.errors import ConfigError, StreamClassifierError
-from training.cli import calibrate, data, evaluate, fit
+from training.cli import calibrate, data, evaluate, fit, thresholds
 from training.cli.options import examples
 
 __all__ = ["cli", "main"]
@@ -48,6 +48,7 @@ def main() -> None:
         "stream-training fit support.csv --task intent --out models/intent",
         "stream-training evaluate models/intent test.csv --json",
         "stream-training calibrate models/intent validation.csv",
+        "stream-training thresholds models/intent validation.csv --precision 0.95",
     ),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -56,7 +57,7 @@ def cli() -> None:
     """Makes and measures the models that stream-classifier serves."""
 
 
-for _module in (calibrate, data, evaluate, fit):
+for _module in (calibrate, data, evaluate, fit, thresholds):
     cli.add_command(_module.command)
 
 
