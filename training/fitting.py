@@ -22,6 +22,7 @@ from stream_classifier.model.tokenization import TextTokenizer
 from training.card import model_card
 from training.data import TEXT_JOIN
 from training.encoder import Encoder, default_base, load_encoder, quiet_transformers
+from training.estimate import duration, training_seconds
 from training.evaluation import Evaluation, evaluate_table
 from training.export import check_target, finish, pick_golden, save_files, written_aside
 from training.history import TrainingHistory
@@ -184,11 +185,23 @@ def _train(
             freeze_below(model, depths, depths.num_layers)
         if settings.gradient_checkpointing and not model.supports_gradient_checkpointing:
             raise ConfigError(f"--gradient-checkpointing: a {model.config.model_type} model has none; leave it out")
+        train_rows = token_rows(train_tokens, train_targets)
+        collate = functools.partial(pad_tokens, pad_id=model.config.pad_token_id or 0)
+        seconds = training_seconds(
+            model,
+            train_rows,
+            num_validation_tokens=len(validation_tokens.input_ids_T),
+            collate=collate,
+            batch_size=settings.batch_size,
+            epochs=settings.max_epochs,
+            dtype=dtype,
+        )
+        logger.info("training will take about %s, less when it stops early", duration(seconds))
         return train(
             model,
-            token_rows(train_tokens, train_targets),
+            train_rows,
             token_rows(validation_tokens, validation_targets),
-            collate=functools.partial(pad_tokens, pad_id=model.config.pad_token_id or 0),
+            collate=collate,
             context=context,
             **loop,
         )
