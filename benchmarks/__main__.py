@@ -1,4 +1,4 @@
-"""All benchmarks that run on a CPU, one after the other: `python -m benchmarks [--only stream|engine|startup]`."""
+"""All benchmarks that run on a CPU, one after the other: `python -m benchmarks [--only NAME]`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 from stream_classifier.errors import StreamClassifierError
 
-NAMES = ("startup", "stream", "engine")
+NAMES = ("startup", "stream", "engine", "backends")
 
 
 def main() -> int:

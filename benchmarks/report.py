@@ -23,6 +23,7 @@ _PACKAGES = (
     "faust-streaming",
     "aiokafka",
     "torch",
+    "openvino",
     "transformers",
     "tokenizers",
     "numpy",

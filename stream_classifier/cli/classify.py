@@ -49,7 +49,8 @@ _LARGE_BYTES = 1 << 20  # from here on a file gets a progress bar
 @click.option("--task", help="Instead of the model's own, e.g. intent or sentiment.")
 @click.option("--positive-label", help="For sentiment: the positive label, where its name does not tell.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16.")
+@click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16, float16 or int8.")
+@click.option("--backend", default="auto", show_default=True, help="auto, torch, openvino, or an installed one.")
 def command(
     model: str,
     file: str,
@@ -63,6 +64,7 @@ def command(
     positive_label: str | None,
     device: str,
     dtype: str,
+    backend: str,
 ) -> int:
     """Classify the texts in FILE, or on stdin: result records as JSON lines on stdout.
 
@@ -90,6 +92,7 @@ def command(
             top_k=top_k,
             device=device,
             dtype=dtype,
+            backend=backend,
         )
         separator = "\n" if classifier.text_join is None else classifier.text_join
         name = "json" if pointers else "text"

@@ -90,10 +90,10 @@ class ModelSettings(Table):
     device: Annotated[str, AfterValidator(rules.device)] = Field(
         default="auto", description="`auto` (CUDA when there is one), `cpu`, `cuda` or `cuda:N`."
     )
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto", description="`auto`, `float32`, `bfloat16` or `float16`."
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = Field(
+        default="auto", description="`auto`, `float32`, `bfloat16`, `float16`, or `int8` where the model has it."
     )
-    backend: Name = Field(default="auto", description="`auto`, or a backend by name, such as `torch`.")
+    backend: Name = Field(default="auto", description="`auto`, `torch`, `openvino`, or an installed one by name.")
     batch: BatchSettings = Field(default=BatchSettings(), description="How records are gathered for the model.")
     max_text_chars: Count = Field(
         default=100_000, description="Characters of a text that are read; the rest is cut before tokenizing."

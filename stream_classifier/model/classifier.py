@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from stream_classifier.errors import ConfigError, ModelDirectoryError, RecordError
 from stream_classifier.model.decision import Decider, Predictions
-from stream_classifier.model.golden import GOLDEN_NAME, GoldenReport, compare, sample, tolerance
+from stream_classifier.model.golden import GOLDEN_NAME, GoldenReport, compare, sample
 from stream_classifier.model.opening import OpenedModel, open_model
 from stream_classifier.model.packing import pack
 from stream_classifier.model.protocols import TextModel, TokenBatch
@@ -48,9 +48,9 @@ class Classifier:
         labels: in the order of the logits.
         problem_type: "single_label_classification" or "multi_label_classification".
         digest: "sha256:…" of the model directory; None where there is no classifier.json.
-        backend: "torch", "null" or "python".
+        backend: "torch", "openvino", "null" or "python".
         device: "cpu" or "cuda:N".
-        dtype: what the model computes in: "float32", "bfloat16", "float16", "float64".
+        dtype: what the model computes in: "float32", "bfloat16", "float16", "int8", "float64".
         batch_tokens: tokens, padding included, of a micro-batch on this backend and device.
         tokenizer_key: equal for classifiers whose `encode` gives equal tokens; None: not tokenized, call `answer`.
         probe_texts: a few golden texts, which the model is known to answer; maybe none.
@@ -123,14 +123,16 @@ class Classifier:
         """Opens, checks and tries a model. Blocks for seconds; writes nothing.
 
         A few golden cases of a model directory are replayed on the device. With `dtype="auto"` a model whose golden
-        cases differ in a reduced precision is served in float32 instead, with a warning.
+        cases differ in a reduced precision is served in float32 instead, by torch unless `backend` names another,
+        with a warning.
 
         Args:
             model: a model directory, a Hub name, "null", an entry point of the group `stream_classifier.models`, or a
                 TextModel; a Classifier gives one over the same model, with other settings.
             device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
-            dtype: "auto", "float32", "bfloat16" or "float16".
-            backend: "auto" or "torch".
+            dtype: "auto", "float32", "bfloat16", "float16", or "int8" where the directory has such a form.
+            backend: "auto" (on a CPU OpenVINO where it is installed, else torch), "torch", "openvino", or an entry
+                point of the group `stream_classifier.backends`.
             task, positive_label, threshold, thresholds: before what the model directory says.
             top_k: labels shown in a result; 0: none, -1: all.
             labels: for "null" only.
@@ -165,11 +167,13 @@ class Classifier:
             return classifier
         report = classifier.check_golden(all=False)
         if report.failed and dtype == "auto" and opened.dtype != "float32":
-            logger.warning("%s in %s: %s; it is served in float32", opened.path, opened.dtype, report)
-            classifier = make(open_model(model, device=opened.device, dtype="float32", backend=backend))
+            place = f"{opened.path} on {opened.backend} in {opened.dtype}"
+            logger.warning("%s: %s; it is served in float32", place, report)
+            reference = "torch" if backend == "auto" else backend
+            classifier = make(open_model(model, device=opened.device, dtype="float32", backend=reference))
             report = classifier.check_golden(all=False)
         if report.failed and opened.path is not None:
-            problem = f"on {classifier.device} in {classifier.dtype}, {report}"
+            problem = f"on {classifier.device} in {classifier.dtype} by {classifier.backend}, {report}"
             fix = 'serve it with dtype = "float32", or write the golden cases again if the model is meant to differ'
             raise ModelDirectoryError(opened.path / GOLDEN_NAME, problem, fix)
         return classifier
@@ -189,7 +193,10 @@ class Classifier:
         encode = self._opened.encode
         logits_NL = self.logits(texts) if encode is None else self._logits_of(encode(texts))
         return compare(
-            cases, logits_NL, probabilities=self._opened.calibration.probabilities, allowed=tolerance(self.dtype)
+            cases,
+            logits_NL,
+            probabilities=self._opened.calibration.probabilities,
+            allowed=self._opened.golden_tolerance,
         )
 
     def overlong(self, texts: Sequence[str]) -> NDArray[np.bool_]:

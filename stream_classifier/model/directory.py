@@ -21,6 +21,7 @@ from stream_classifier.model.decision import Decider
 from stream_classifier.model.golden import GOLDEN_NAME, GoldenCase, read_golden
 from stream_classifier.model.manifest import (
     MANIFEST_NAME,
+    BackendSpec,
     CalibrationSpec,
     Manifest,
     manifest_digest,
@@ -38,6 +39,8 @@ TOKENIZER_NAME = "tokenizer.json"
 TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
 _READ_NAMES = (CONFIG_NAME, TOKENIZER_NAME, TOKENIZER_CONFIG_NAME, GOLDEN_NAME)
 _DEFAULT_MAX_LENGTH = 512
+STORED_FORMS: Mapping[str, tuple[str, ...]] = {"openvino-int8": ("model.xml", "model.bin")}
+"""Files of the forms of a model that are stored, each under backends/ and its name."""
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _HUB_FILES = [MANIFEST_NAME, *_READ_NAMES, "*.safetensors", "*.safetensors.index.json"]
 
@@ -79,6 +82,10 @@ class ModelDirectory:
     @property
     def tokenizer_path(self) -> Path:
         return self.path / TOKENIZER_NAME
+
+    def form(self, name: str) -> BackendSpec | None:
+        """What classifier.json says of another form of the model, such as "openvino-int8"; None: it has none."""
+        return None if self.manifest is None else self.manifest.backends.get(name)
 
 
 def read(model: str | Path) -> ModelDirectory:
@@ -243,6 +250,11 @@ def _check_files(path: Path, manifest: Manifest, weights: tuple[Path, ...]) -> N
             raise ModelDirectoryError(path / name, "it is a pickle, which can run code", "convert it to safetensors")
         if (actual := file_sha256(path / name)) != expected:
             raise ModelDirectoryError(path / name, f"its SHA-256 is {actual}, {MANIFEST_NAME} says {expected}", fix)
+    for backend in manifest.backends:
+        for name in (f"backends/{backend}/{file}" for file in STORED_FORMS.get(backend, ())):
+            if name not in manifest.files:
+                problem = f"{MANIFEST_NAME} names the backend {backend}, and does not list this file"
+                raise ModelDirectoryError(path / name, problem, "make it again with stream-training quantize")
     for file in sorted(path.rglob("*")):
         name = file.relative_to(path).as_posix()
         if name not in manifest.files and is_weights(name) and file.is_file():

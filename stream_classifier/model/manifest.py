@@ -20,6 +20,7 @@ from stream_classifier.errors import ModelDirectoryError
 __all__ = [
     "MANIFEST_NAME",
     "SCHEMA",
+    "BackendSpec",
     "CalibrationSpec",
     "Manifest",
     "Rejection",
@@ -64,6 +65,15 @@ class Rejection(_Part):
     tuned_for: Any = None
 
 
+class BackendSpec(_Part):
+    """A model in another form, stored under backends/ or made from the weights when it is loaded."""
+
+    tolerance: Annotated[float, Field(gt=0.0, lt=1.0, allow_inf_nan=False)]
+    """The largest |Δp| that golden cases may show in this form, as measured when it was made."""
+    measured: Any = None
+    """What the parity gate saw: rows, agreement, accuracy before and after."""
+
+
 class Thresholds(_Part):
     """From which probability a label is accepted."""
 
@@ -92,7 +102,8 @@ class Manifest(_Part):
     thresholds: Thresholds = Thresholds()
     text_join: str | None = None
     """What stands between the parts when a text has several fields."""
-    backends: dict[str, Any] = Field(default_factory=dict)
+    backends: dict[str, BackendSpec] = Field(default_factory=dict)
+    """Forms of the model beside model.safetensors, by name: "openvino-int8", "torchao-int8"."""
     reference: Any = None
     training: Any = None
     versions: dict[str, Any] = Field(default_factory=dict)

@@ -18,7 +18,7 @@ from stream_classifier.errors import ConfigError
 from stream_classifier.model import directory
 from stream_classifier.model.backends.null import NullModel
 from stream_classifier.model.calibration import Calibration
-from stream_classifier.model.golden import GoldenCase
+from stream_classifier.model.golden import GoldenCase, tolerance
 from stream_classifier.model.labels import check_labels
 from stream_classifier.model.manifest import Thresholds
 from stream_classifier.model.protocols import ProbabilityModel, TextModel, TokenBatch, TokenModel
@@ -38,6 +38,7 @@ class OpenedModel:
         answer, logits: texts to scores `[N, labels]`; both None for a model that is tokenized.
         gives_probabilities: whether `answer` gives probabilities rather than logits.
         tokenizer_fingerprint: equal for tokenizers that give equal ids; None when there is none.
+        golden_tolerance: the largest |Δp| that the golden cases may show on this backend and dtype.
         path: of the model directory; None when there is none.
     """
 
@@ -59,6 +60,7 @@ class OpenedModel:
     thresholds: Thresholds = field(default_factory=Thresholds)
     text_join: str | None = None
     golden: tuple[GoldenCase, ...] = ()
+    golden_tolerance: float = 0.0
     digest: str | None = None
     path: Path | None = None
 
@@ -96,16 +98,15 @@ def open_model(
 
 
 def _from_directory(model: str | Path, *, device: str, dtype: str, backend: str) -> OpenedModel:
-    if backend not in ("auto", "torch"):
-        raise ConfigError(f'backend is {backend!r}; give "auto" or "torch"')
     checked = directory.read(model)
     # Here, so that null models and objects need no torch.
-    from stream_classifier.model.backends.torch import TorchBackend
+    from stream_classifier.model.backends.choice import open_backend
     from stream_classifier.model.tokenization import TextTokenizer
 
     tokenizer = TextTokenizer(checked.tokenizer_path, max_length=checked.max_length, vocab_size=checked.vocab_size)
-    runner = TorchBackend(checked, device=device, dtype=dtype)
+    runner = open_backend(checked, device=device, dtype=dtype, backend=backend)
     manifest = checked.manifest
+    form = checked.form(f"{runner.name}-{runner.dtype}")
     return OpenedModel(
         name=checked.name,
         labels=checked.labels,
@@ -122,6 +123,7 @@ def _from_directory(model: str | Path, *, device: str, dtype: str, backend: str)
         thresholds=manifest.thresholds if manifest else Thresholds(),
         text_join=manifest.text_join if manifest else None,
         golden=checked.golden,
+        golden_tolerance=tolerance(runner.dtype) if form is None else form.tolerance,
         digest=checked.digest,
         path=checked.path,
     )

@@ -1,7 +1,7 @@
 """The seams of a model: what `model=` accepts, and what a backend runs.
 
 TextModel is the outer seam (texts to scores); TokenModel the one that can be tokenized on its own thread and batched by
-tokens. Both are checked by tests/contract.
+tokens; Backend the inner one, a model directory's weights loaded. All are checked by tests/contract.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ProbabilityModel", "TextModel", "TokenBatch", "TokenModel"]
+__all__ = ["Backend", "ProbabilityModel", "TextModel", "TokenBatch", "TokenModel"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,14 @@ class TokenBatch:
         offsets = self.offsets
         parts = [self.input_ids_T[offsets[i] : offsets[i + 1]] for i in indices]
         return TokenBatch.from_lists(parts, self.truncated_N[np.asarray(indices, dtype=np.intp)])
+
+    def padded(self, pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Ids int64 `[N, S]`, S tokens of the longest text, and bool `[N, S]`: True for tokens, False for padding."""
+        lengths_N = self.lengths_N
+        real_NS = np.arange(int(lengths_N.max())) < lengths_N[:, None]
+        ids_NS = np.full(real_NS.shape, pad_id, dtype=np.int64)
+        ids_NS[real_NS] = self.input_ids_T
+        return ids_NS, real_NS
 
     @classmethod
     def from_lists(cls, ids: Sequence[Any], truncated: Sequence[bool] | NDArray[np.bool_]) -> TokenBatch:
@@ -102,4 +110,32 @@ class TokenModel(TextModel, Protocol):
 
         Raises:
             TransientError: out of memory; the caller halves the batch.
+        """
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """The model of a directory on one device: micro-batches to logits. Called on the inference thread alone."""
+
+    @property
+    def name(self) -> str:
+        """ "torch", "openvino", or that of an entry point."""
+
+    @property
+    def device(self) -> str:
+        """ "cpu" or "cuda:N"."""
+
+    @property
+    def dtype(self) -> str:
+        """What it computes in: "float32", "bfloat16", "float16" or "int8"."""
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens, padding included, of a micro-batch that keeps the device busy without long waits."""
+
+    def forward(self, batch: TokenBatch) -> NDArray[np.float32]:
+        """Logits, float32 `[N, L]`. Whatever the texts' neighbours are, theirs differ by rounding alone.
+
+        Raises:
+            TransientError: out of memory; fewer texts may fit.
         """

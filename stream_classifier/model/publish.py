@@ -55,7 +55,7 @@ def finish_directory(directory: Path, content: Mapping[str, Any], *, golden_text
         write_manifest(directory, content)
         _write_golden(directory, texts)
         digest = write_manifest(directory, content)
-    Classifier.load(directory, device="cpu", dtype="float32")
+    _reference(directory)
     return digest
 
 
@@ -106,14 +106,18 @@ def replace_directory(aside: Path, target: Path) -> None:
 
 
 def _write_golden(directory: Path, texts: list[str]) -> None:
-    classifier = Classifier.load(directory, device="cpu", dtype="float32")
-    rounded = Classifier.load(directory, device="cpu", dtype="bfloat16")
+    classifier, rounded = _reference(directory), _reference(directory, dtype="bfloat16")
     probabilities = read(directory).calibration.probabilities
     logits_NL = classifier.logits(texts)
     kept = np.flatnonzero(~unsteady(logits_NL, rounded.logits(texts), probabilities=probabilities))
     if len(kept) < len(texts):
         logger.warning("%d of %d golden texts lie too near a tie to be golden", len(texts) - len(kept), len(texts))
     write_golden(directory / GOLDEN_NAME, [texts[i] for i in kept], logits_NL[kept], probabilities(logits_NL[kept]))
+
+
+def _reference(directory: Path, *, dtype: str = "float32") -> Classifier:
+    """What golden cases are made with, and every other backend, device and dtype is held against."""
+    return Classifier.load(directory, device="cpu", dtype=dtype, backend="torch")
 
 
 def _sync(path: Path) -> None:

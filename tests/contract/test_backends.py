@@ -1,7 +1,11 @@
-"""The contract of a backend: micro-batch → logits, on every device and dtype there is."""
+"""The contract of a backend: micro-batch → logits, for every backend on every device and dtype there is.
+
+What only OpenVINO does is in test_openvino.py.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +14,17 @@ import pytest
 import torch
 
 from stream_classifier.errors import ConfigError, ModelDirectoryError, TransientError
+from stream_classifier.model.backends.choice import open_backend
 from stream_classifier.model.backends.torch import TorchBackend, pick_device, pick_dtype
 from stream_classifier.model.classifier import Classifier
 from stream_classifier.model.directory import read
-from stream_classifier.model.protocols import TokenBatch
+from stream_classifier.model.protocols import Backend, TokenBatch
 from stream_classifier.model.tokenization import TextTokenizer
 from tests.plugins.models import TEXTS
 
 _TOLERANCES = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.02}
 _CUDA = pytest.mark.gpu
+_OPENVINO = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="OpenVINO is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -36,23 +42,32 @@ def reference(tiny_bert_dir: Path, tokens: TokenBatch) -> Any:
 @pytest.fixture(
     scope="module",
     params=[
-        ("cpu", "float32"),
-        ("cpu", "bfloat16"),
-        pytest.param(("cuda", "float32"), marks=_CUDA),
-        pytest.param(("cuda", "bfloat16"), marks=_CUDA),
-        pytest.param(("cuda", "float16"), marks=_CUDA),
+        ("torch", "cpu", "float32"),
+        ("torch", "cpu", "bfloat16"),
+        pytest.param(("torch", "cuda", "float32"), marks=_CUDA),
+        pytest.param(("torch", "cuda", "bfloat16"), marks=_CUDA),
+        pytest.param(("torch", "cuda", "float16"), marks=_CUDA),
+        pytest.param(("openvino", "cpu", "float32"), marks=_OPENVINO),
+        pytest.param(("openvino", "cpu", "bfloat16"), marks=_OPENVINO),
     ],
     ids="-".join,
 )
-def backend(request: pytest.FixtureRequest, tiny_bert_dir: Path) -> TorchBackend:
-    device, dtype = request.param
+def backend(request: pytest.FixtureRequest, tiny_bert_dir: Path) -> Backend:
+    name, device, dtype = request.param
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    return TorchBackend(read(tiny_bert_dir), device=device, dtype=dtype)
+    return open_backend(read(tiny_bert_dir), device=device, dtype=dtype, backend=name)
+
+
+def test_it_says_what_it_is(backend: Backend, request: pytest.FixtureRequest) -> None:
+    assert isinstance(backend, Backend)
+    device = backend.device.partition(":")[0]
+    assert f"[{backend.name}-{device}-{backend.dtype}]" in request.node.name
+    assert backend.batch_tokens >= 64
 
 
 def test_logits_are_float32_and_close_to_one_text_at_a_time(
-    backend: TorchBackend, tokens: TokenBatch, reference: Any
+    backend: Backend, tokens: TokenBatch, reference: Any
 ) -> None:
     logits = backend.forward(tokens)
 
@@ -62,18 +77,35 @@ def test_logits_are_float32_and_close_to_one_text_at_a_time(
 
 
 def test_texts_of_equal_length_need_no_mask_and_get_the_same_answer(
-    backend: TorchBackend, tokens: TokenBatch, reference: Any
+    backend: Backend, tokens: TokenBatch, reference: Any
 ) -> None:
     logits = backend.forward(tokens.take([4, 4, 4]))
 
     np.testing.assert_allclose(logits, reference[[4, 4, 4]], atol=_TOLERANCES[backend.dtype])
 
 
-def test_no_texts_give_no_rows(backend: TorchBackend, tokens: TokenBatch) -> None:
+def test_no_texts_give_no_rows(backend: Backend, tokens: TokenBatch) -> None:
     assert backend.forward(tokens.take([])).shape == (0, 3)
 
 
-def test_weights_are_in_the_dtype_and_on_the_device_it_says(backend: TorchBackend) -> None:
+def test_answers_stay_as_they_were_given(backend: Backend, tokens: TokenBatch) -> None:
+    first = backend.forward(tokens.take([0, 1]))
+    kept = first.copy()
+    backend.forward(tokens.take([2, 3]))
+
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_neighbours_and_order_change_nothing(backend: Backend, tokens: TokenBatch) -> None:
+    together = backend.forward(tokens)
+    order = np.random.default_rng(0).permutation(len(tokens))
+
+    np.testing.assert_allclose(backend.forward(tokens.take(order)), together[order], atol=_TOLERANCES[backend.dtype])
+
+
+def test_torch_weights_are_in_the_dtype_and_on_the_device_it_says(backend: Backend) -> None:
+    if not isinstance(backend, TorchBackend):
+        pytest.skip("its weights are not to be seen")
     weight = next(backend._model.parameters())
 
     assert str(weight.dtype) == f"torch.{backend.dtype}"
@@ -157,15 +189,16 @@ def test_model_that_differs_from_its_golden_cases_is_served_in_float32_or_refuse
     monkeypatch.setattr(TorchBackend, "forward", differing)
     monkeypatch.setattr("stream_classifier.model.backends.torch._cpu_has_bfloat16", lambda: True)
 
-    assert Classifier.load(tiny_bert_dir, device="cpu").dtype == "float32"
+    assert Classifier.load(tiny_bert_dir, device="cpu", backend="torch").dtype == "float32"
     assert "served in float32" in caplog.text
     with pytest.raises(ModelDirectoryError, match="golden cases differ"):
-        Classifier.load(tiny_bert_dir, device="cpu", dtype="bfloat16")
+        Classifier.load(tiny_bert_dir, device="cpu", dtype="bfloat16", backend="torch")
 
 
-def test_real_encoder_in_bfloat16_gives_the_labels_of_float32(minilm_dir: Path) -> None:
-    exact = Classifier.load(minilm_dir, device="cpu", dtype="float32")
-    rounded = Classifier.load(minilm_dir, device="cpu", dtype="bfloat16")
+@pytest.mark.parametrize("name", ["torch", pytest.param("openvino", marks=_OPENVINO)])
+def test_real_encoder_in_bfloat16_gives_the_labels_of_float32(name: str, minilm_dir: Path) -> None:
+    exact = Classifier.load(minilm_dir, device="cpu", dtype="float32", backend="torch")
+    rounded = Classifier.load(minilm_dir, device="cpu", dtype="bfloat16", backend=name)
 
     decisive = [i for i, p in enumerate(exact(TEXTS)) if p.scores[0].score - p.scores[1].score > 0.02]
     assert len(decisive) >= 6

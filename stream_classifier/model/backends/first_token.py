@@ -44,7 +44,7 @@ class FirstTokenLayer(nn.Module):
     ) -> torch.Tensor:
         """The first token's output `[N, 1, H]`. `attention_mask` `[N, 1, S, S]` is as torch's attention takes it."""
         projections = self.attention.self
-        heads = (len(hidden_NSH), -1, projections.num_attention_heads, projections.attention_head_size)
+        heads = (hidden_NSH.shape[0], -1, projections.num_attention_heads, projections.attention_head_size)
         first_N1H = hidden_NSH[:, :1]
         context_NA1 = nn.functional.scaled_dot_product_attention(
             projections.query(first_N1H).view(heads).transpose(1, 2),

@@ -11,14 +11,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stream_classifier.errors import ConfigError, ModelDirectoryError, TransientError
+from stream_classifier.errors import ConfigError, TransientError
 from stream_classifier.model.backends.first_token import read_first_token_only
+from stream_classifier.model.backends.pretrained import load_pretrained
 from stream_classifier.model.directory import ModelDirectory
 from stream_classifier.model.protocols import TokenBatch
 
@@ -47,11 +47,11 @@ class TorchBackend:
     def __init__(self, directory: ModelDirectory, *, device: str = "auto", dtype: str = "auto") -> None:
         self._device = pick_device(device)
         self._dtype = pick_dtype(dtype, self._device)
-        model = _load(directory, self._dtype)
+        model = load_pretrained(directory, self._dtype)
         self._num_labels = len(directory.labels)
         self._pad_id = int(getattr(model.config, "pad_token_id", None) or 0)
         read_first_token_only(model)
-        self._model = model.to(self._device).eval()
+        self._model = model.to(self._device)
         self._pinned = self._device.type == "cuda"
 
     @property
@@ -148,45 +148,6 @@ def _cpu_has_bfloat16() -> bool:
         if supported is not None and supported():
             return True
     return False
-
-
-def _load(directory: ModelDirectory, dtype: torch.dtype) -> Any:
-    from transformers import AutoModelForSequenceClassification
-
-    try:
-        with _no_progress_bar():
-            model, info = AutoModelForSequenceClassification.from_pretrained(
-                directory.path,
-                dtype=dtype,
-                local_files_only=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-    except (OSError, RuntimeError, ValueError, ImportError, KeyError, TypeError) as error:
-        reason = str(error).strip().split("\n")[0]
-        problem = f"transformers does not load it ({type(error).__name__}: {reason})"
-        fix = "check config.json and the weights, or save the model again with save_pretrained"
-        raise ModelDirectoryError(directory.path, problem, fix) from error
-    if missing := sorted(info["missing_keys"]):
-        problem = f"its weights lack {', '.join(missing[:4])}, {len(missing)} tensors in all"
-        raise ModelDirectoryError(directory.path, problem, "save the whole model, its head included")
-    return model
-
-
-@contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """transformers draws one for loading weights; stderr is for log lines."""
-    from transformers.utils import logging as transformers_logging
-
-    if not transformers_logging.is_progress_bar_enabled():
-        yield
-        return
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers' own
-    try:
-        yield
-    finally:
-        transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]  # transformers' own
 
 
 @contextmanager
