@@ -155,7 +155,7 @@ def _counts(tables: Tables) -> Iterator[Finding]:
     (most, highest), *_, (least, lowest) = counts.most_common()
     if highest >= _IMBALANCE * lowest:
         message = f"{most!r} has {highest} rows and {least!r} {lowest}, {highest / lowest:.0f} times fewer"
-        fix = "judge by macro-F1 and by label, not by accuracy; class weights or balanced sampling help rare labels"
+        fix = "judge by macro-F1 and by label, not by accuracy; --class-weights balanced helps rare labels"
         yield Finding("imbalance", "note", "train", message, fix)
 
 

