@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from training.fitting import FitResult, fit
     from training.history import TrainingHistory, read_history
     from training.recalibration import CalibrationResult, calibrate
+    from training.rejection_tuning import RejectionResult, reject
     from training.settings import FitSettings
     from training.threshold_tuning import Costs, Goal, ThresholdResult, thresholds
 
@@ -23,12 +24,14 @@ __all__ = [
     "FitResult",
     "FitSettings",
     "Goal",
+    "RejectionResult",
     "ThresholdResult",
     "TrainingHistory",
     "calibrate",
     "evaluate",
     "fit",
     "read_history",
+    "reject",
     "thresholds",
 ]
 
@@ -39,12 +42,14 @@ _HOMES = {
     "FitResult": "training.fitting",
     "FitSettings": "training.settings",
     "Goal": "training.threshold_tuning",
+    "RejectionResult": "training.rejection_tuning",
     "ThresholdResult": "training.threshold_tuning",
     "TrainingHistory": "training.history",
     "calibrate": "training.recalibration",
     "evaluate": "training.evaluation",
     "fit": "training.fitting",
     "read_history": "training.history",
+    "reject": "training.rejection_tuning",
     "thresholds": "training.threshold_tuning",
 }
 

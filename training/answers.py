@@ -84,19 +84,22 @@ class Answers:
         return replace(self, **arrays)
 
 
-def answer_table(classifier: Classifier, table: Table) -> Answers:
+def answer_table(classifier: Classifier, table: Table, *, out_of_scope_label: str | None = None) -> Answers:
     """Runs a classifier over rows in memory. Blocks.
+
+    Nothing is true of rows that have the out-of-scope label.
 
     Raises:
         ConfigError: a label that the model does not have, or rows with several labels for a model of one.
         ModelError: scores that are not finite.
     """
     labels = classifier.labels
-    check_known_labels(table, labels, known_from=f"the model {classifier.name}")
+    known = labels if out_of_scope_label is None else (*labels, out_of_scope_label)
+    check_known_labels(table, known, known_from=f"the model {classifier.name}")
     if table.multi_label and classifier.problem_type == SINGLE_LABEL:
         fix = "give rows with one label, in a column label"
         raise ConfigError(f"{table.source} has several labels a text, {classifier.name} gives just one; {fix}")
-    true_NL = truth(table, labels)
+    true_NL = truth(table, known)[:, : len(labels)]
     if classifier.tokenizer_key is None:
         lengths_N, unit = np.array([len(text) for text in table.texts], dtype=np.intp), "characters"
         truncated_N = classifier.overlong(table.texts)

@@ -7,7 +7,7 @@ thresholds and precision. The arithmetic is in metrics.py, the curves are in cur
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ from training.metrics import (
     shares,
 )
 from training.reading import find_part, read_table
+from training.rejection import OutOfScope, known_out_of_scope_label, measure_out_of_scope, set_apart
 
 if TYPE_CHECKING:
     from training.baseline import Baseline
@@ -108,6 +109,7 @@ class Evaluation:
         aurc: area under the risk-coverage curve, None for multi-label models.
         truncated: share of texts longer than the model reads.
         multi_label: None for models with one label a text.
+        out_of_scope: of the rows with the out-of-scope label, where there are any; all other figures are without them.
         baseline: a tf-idf model beside it, where one was asked for.
         answers: what all of it, and `curves`, is computed from.
     """
@@ -133,6 +135,7 @@ class Evaluation:
     aurc: float | None
     truncated: float
     multi_label: MultiLabelScores | None = None
+    out_of_scope: OutOfScope | None = None
     baseline: Baseline | None = field(default=None, repr=False)
     answers: Answers = field(repr=False, compare=False)
 
@@ -167,6 +170,7 @@ class Evaluation:
             "truncated": self.truncated,
             "by_length": self.curves.as_dict(only=("by_length",))["by_length"],
             "multi_label": None if self.multi_label is None else asdict(self.multi_label),
+            "out_of_scope": None if self.out_of_scope is None else asdict(self.out_of_scope),
             "baseline": None if self.baseline is None else self.baseline.as_dict(),
         }
         return {**figures, "curves": self.curves.as_dict()} if curves else figures
@@ -178,6 +182,7 @@ def evaluate(
     *,
     columns: Columns | None = None,
     baseline: str | Path | None = None,
+    out_of_scope_label: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
 ) -> Evaluation:
@@ -188,6 +193,7 @@ def evaluate(
         data: a file, a folder with a test file, or a folder that is one table.
         columns: where texts and labels are; None: text and label.
         baseline: rows to train a tf-idf model on, which is measured beside it; those the model was trained on.
+        out_of_scope_label: what marks rows that belong to no label; None: as the model's rejection rule says.
         device, dtype: as for `Classifier.load`; for a classifier that is loaded, its own.
 
     Raises:
@@ -197,26 +203,40 @@ def evaluate(
     table = read_table(find_part(Path(data), "test"), columns)
     train = None if baseline is None else read_table(find_part(Path(baseline), "train"), columns)
     classifier = model if isinstance(model, Classifier) else Classifier.load(model, device=device, dtype=dtype)
-    return evaluate_table(classifier, table, baseline=train)
+    if out_of_scope_label is None and not isinstance(model, Classifier):
+        out_of_scope_label = known_out_of_scope_label(model)
+    return evaluate_table(classifier, table, baseline=train, out_of_scope_label=out_of_scope_label)
 
 
-def evaluate_table(classifier: Classifier, table: Table, *, baseline: Table | None = None) -> Evaluation:
+def evaluate_table(
+    classifier: Classifier, table: Table, *, baseline: Table | None = None, out_of_scope_label: str | None = None
+) -> Evaluation:
     """Measures a loaded classifier on rows in memory, and beside it a tf-idf model trained on `baseline`. Blocks.
+
+    Rows that have the out-of-scope label are measured apart: they are in `Evaluation.out_of_scope` alone.
 
     Raises:
         ConfigError: a label that the model does not have.
         ModelError: scores that are not finite.
     """
+    outside: Table | None = None
+    if out_of_scope_label is not None and out_of_scope_label not in classifier.labels:
+        table, outside = set_apart(table, out_of_scope_label)
+        baseline = None if baseline is None else set_apart(baseline, out_of_scope_label)[0]
     answers = answer_table(classifier, table)
-    measured = None
+    evaluation = evaluate_answers(answers, task=classifier.task)
     if baseline is not None:
         from training.baseline import measure_baseline
 
-        measured = measure_baseline(baseline, table.texts, answers)
-    return evaluate_answers(answers, task=classifier.task, baseline=measured)
+        evaluation = replace(evaluation, baseline=measure_baseline(baseline, table.texts, answers))
+    if outside is not None and out_of_scope_label is not None:
+        outside_answers = answer_table(classifier, outside, out_of_scope_label=out_of_scope_label)
+        measured = measure_out_of_scope(out_of_scope_label, answers, outside_answers)
+        evaluation = replace(evaluation, out_of_scope=measured)
+    return evaluation
 
 
-def evaluate_answers(answers: Answers, *, task: str, baseline: Baseline | None = None) -> Evaluation:
+def evaluate_answers(answers: Answers, *, task: str) -> Evaluation:
     """The figures of answers that are there already: of a fold, of out-of-fold predictions, of a calibration."""
     a, labels = answers, answers.labels
     true_NL, given_NL, correct_N = a.true_NL, a.predicted_NL, a.correct_N
@@ -266,7 +286,6 @@ def evaluate_answers(answers: Answers, *, task: str, baseline: Baseline | None =
         aurc=None if a.multi_label else area_under_risk_coverage(a.scores_N, correct_N),
         truncated=float(a.truncated_N.mean()),
         multi_label=_multi_label(a) if a.multi_label else None,
-        baseline=baseline,
         answers=a,
     )
 

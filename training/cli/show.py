@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from training.comparison import Difference
     from training.evaluation import Evaluation
     from training.intervals import Interval
+    from training.rejection import OutOfScope
 
 __all__ = ["interval", "percent", "points", "print_json", "show_evaluation"]
 
@@ -47,6 +48,8 @@ def show_evaluation(evaluation: Evaluation, rows: str) -> None:
         )
     if e.coverage < 1:
         click.echo(f"accepted {e.coverage:.2%}, of these right {percent(e.precision_at_threshold, 2)}")
+    if e.out_of_scope is not None:
+        _show_out_of_scope(e.out_of_scope)
     if e.truncated:
         click.echo(f"{e.truncated:.1%} of the texts are longer than the model reads")
     if e.baseline is not None:
@@ -69,6 +72,15 @@ def points(difference: Difference) -> str:
     """A difference of shares in points with its interval: +1.2 points (+0.3 to +2.1)."""
     low, high = difference.interval
     return f"{100 * difference.difference:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def _show_out_of_scope(o: OutOfScope) -> None:
+    click.echo(
+        f"out of scope: {o.recall:.2%} ({interval(o.recall_interval)}) of {o.n} rows with {o.label} are uncertain; "
+        f"in scope {o.kept:.2%} are accepted and {o.accepted_and_right:.2%} accepted and right"
+    )
+    auroc = ", ".join(f"{name} {area:.3f}" for name, area in o.auroc.items())
+    click.echo(f"of all that is accepted right {percent(o.precision, 2)}; told apart (AUROC) by {auroc}")
 
 
 def _show_baseline(baseline: Baseline) -> None:

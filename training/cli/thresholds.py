@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -29,6 +29,7 @@ _MAX_LISTED = 20
         "stream-training thresholds models/intent validation.csv --coverage 0.8",
         "stream-training thresholds models/spam mail.csv --positive-label spam --false-positive-cost 20 \\",
         "    --false-negative-cost 1 --review-cost 0.2 --priors spam=0.02,ham=0.98",
+        "stream-training thresholds models/intent validation.csv --keep-in-scope 0.95 --out-of-scope-label oos",
         "stream-training thresholds models/emotions validation.csv --f1 --per-label",
     ),
 )
@@ -43,6 +44,11 @@ _MAX_LISTED = 20
 @click.option("--false-negative-cost", type=float, help="Of the positive label missed.")
 @click.option("--review-cost", type=float, help="Of a text that is uncertain.")
 @click.option("--positive-label", help="With costs and two labels [default: the model's, or guessed]")
+@click.option("--keep-in-scope", type=float, help="Reject texts out of scope, keeping this share of the others: 0.95.")
+@click.option("--out-of-scope-label", metavar="LABEL", help="What marks them in DATA [default: the model's, or oos]")
+@click.option(
+    "--rejection-score", default="auto", show_default=True, help="max_prob, energy, or whichever finds more of them."
+)
 @click.option("--per-label", is_flag=True, help="A threshold for each label that has enough rows.")
 @click.option("--priors", metavar="SHARES", help="Say what to expect on a stream like this: spam=0.02,ham=0.98.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write a copy there [default: change MODEL]")
@@ -62,6 +68,9 @@ def command(
     false_negative_cost: float | None,
     review_cost: float | None,
     positive_label: str | None,
+    keep_in_scope: float | None,
+    out_of_scope_label: str | None,
+    rejection_score: str,
     per_label: bool,
     priors: str | None,
     out: Path | None,
@@ -73,11 +82,25 @@ def command(
     """Finds from which probability MODEL's answers are accepted, by the labelled texts of DATA that it was not trained
     on, and stores it in MODEL.
 
-    DATA is a file, or a folder with a file named validation. Give one goal: --precision, --coverage, --f1 or costs.
-    What DATA cannot give is refused with what it can: a precision of 99 % takes 299 accepted rows without an error.
-    Calibrate first: another calibration removes thresholds.
+    DATA is a file, or a folder with a file named validation. Give one goal: --precision, --coverage, --f1, costs, or
+    --keep-in-scope, which leaves the thresholds of labels as they are. What DATA cannot give is refused with what it
+    can: a precision of 99 % takes 299 accepted rows without an error. Calibrate first: another calibration removes
+    thresholds.
     """
     set_up_logging(quiet=False)
+    place: dict[str, Any] = {
+        "columns": columns,
+        "out": out,
+        "overwrite": overwrite,
+        "device": device,
+        "dtype": dtype,
+    }
+    if keep_in_scope is not None:
+        given = (precision, coverage, false_positive_cost, false_negative_cost, review_cost, priors)
+        if f1 or point_estimate or per_label or any(value is not None for value in given):
+            raise ConfigError("--keep-in-scope is a goal of its own; run thresholds once more for another")
+        _reject(model, data, keep_in_scope, out_of_scope_label, rejection_score, place, as_json=as_json)
+        return
     from training.threshold_tuning import Costs, Goal, thresholds
 
     costs = None
@@ -94,16 +117,29 @@ def command(
         goal,
         priors=None if priors is None else parse_shares("--priors", priors),
         positive_label=positive_label,
-        columns=columns,
-        out=out,
-        overwrite=overwrite,
-        device=device,
-        dtype=dtype,
+        **place,
     )
     if as_json:
         print_json(result.as_dict())
     else:
         _show(result, goal.precision)
+
+
+def _reject(
+    model: str, data: Path, keep: float, label: str | None, score: str, place: dict[str, Any], *, as_json: bool
+) -> None:
+    from training.rejection_tuning import reject
+
+    result = reject(model, data, keep=keep, label=label, score=score, **place)
+    if as_json:
+        print_json(result.as_dict())
+        return
+    rule = result.rule
+    click.echo(f"texts with a {rule.score} below {rule.threshold:.4f} are uncertain")
+    click.echo(f"that keeps {rule.kept:.2%} of {rule.num_in_scope} texts in scope")
+    for name, recall in rule.recalls.items():
+        click.echo(f"by {name} it finds {recall:.2%} of {rule.num_out_of_scope} with {result.label}")
+    click.echo(f"{result.path}: {result.digest}")
 
 
 def _show(result: ThresholdResult, precision: float | None) -> None:
