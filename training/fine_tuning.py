@@ -1,0 +1,164 @@
+"""The weights of a fit: texts to rows, and the loop over the whole model or, with a frozen encoder, over its tail."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from stream_classifier.errors import ConfigError
+from stream_classifier.model.backends.torch import pick_device, pick_dtype
+from stream_classifier.model.tokenization import TextTokenizer
+from training.encoder import Encoder
+from training.estimate import duration, training_seconds
+from training.history import TrainingHistory
+from training.interrupts import Interrupts
+from training.layers import depths_of, freeze_below, needs_depths
+from training.loop import LoopContext, train
+from training.losses import TextLoss, class_weights
+from training.parts import Parts
+from training.progress import bar
+from training.rows import hidden_rows, pad_hidden, pad_tokens, token_rows
+from training.settings import FitSettings
+from training.tail import Tail, encode_below, has_tail
+from training.work_dir import check_space
+
+__all__ = ["fine_tune"]
+
+logger = logging.getLogger(__name__)
+
+
+def fine_tune(
+    encoder: Encoder,
+    parts: Parts,
+    settings: FitSettings,
+    *,
+    work_dir: Path,
+    interrupts: Interrupts,
+    run_name: str = "fit",
+    show_progress: bool = False,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> TrainingHistory:
+    """Trains the encoder's model in place, on the device that the settings say, and leaves it on the CPU.
+
+    Args:
+        work_dir: for checkpoints; one that is there is gone on from.
+        interrupts, run_name, show_progress, callbacks: see `loop.LoopContext`.
+
+    Raises:
+        ConfigError: what the settings ask for is not there: a device, a dtype, room, a layer to freeze.
+        TrainingError, Interrupted: see `loop.train`.
+    """
+    encoder.tokenizer.save_pretrained(work_dir / "tokenizer")
+    tokenizer = TextTokenizer(
+        work_dir / "tokenizer" / "tokenizer.json",
+        max_length=min(settings.max_length, encoder.max_length),
+        vocab_size=encoder.model.config.vocab_size,
+    )
+    train_tokens = tokenizer.encode(parts.train.texts)
+    validation_tokens = tokenizer.encode(parts.validation.texts)
+    train_targets, validation_targets = parts.targets(parts.train), parts.targets(parts.validation)
+    device = pick_device(settings.device)
+    dtype = pick_dtype(settings.dtype, device)
+    model = encoder.model.to(device)
+    depths = depths_of(model) if needs_depths(settings) else None
+    context = LoopContext(
+        work_dir,
+        device,
+        dtype,
+        interrupts=interrupts,
+        show_progress=show_progress,
+        run_name=run_name,
+        callbacks=callbacks,
+    )
+    loop: dict[str, Any] = {
+        "settings": settings,
+        "problem_type": parts.problem_type,
+        "num_labels": len(parts.labels),
+        "loss": _loss(parts, settings),
+        "depths": depths,
+    }
+    try:
+        if settings.freeze_encoder and has_tail(model):
+            logger.info("encoding: the layers below the last run once a text")
+            num_tokens = len(train_tokens.input_ids_T) + len(validation_tokens.input_ids_T)
+            with bar(num_tokens, "encoding", unit="token", shown=show_progress) as progress:
+                encode = functools.partial(encode_below, model, dtype=dtype, advance=progress.update)
+                train_hidden, validation_hidden = encode(train_tokens), encode(validation_tokens)
+            tail = Tail(model)
+            _check_space(tail, work_dir)
+            return train(
+                tail,
+                hidden_rows(train_hidden, train_targets),
+                hidden_rows(validation_hidden, validation_targets),
+                collate=pad_hidden,
+                # So little to compute that autocast's copies would cost more than they save.
+                context=replace(context, dtype=torch.float32),
+                **loop,
+            )
+        if settings.freeze_encoder and depths is not None:
+            if depths.shared_layers:
+                family = model.config.model_type
+                raise ConfigError(
+                    f"--freeze-encoder: the layers of a {family} model are one and the same; leave it out"
+                )
+            freeze_below(model, depths, depths.num_layers)
+        if settings.gradient_checkpointing and not model.supports_gradient_checkpointing:
+            raise ConfigError(f"--gradient-checkpointing: a {model.config.model_type} model has none; leave it out")
+        _check_space(model, work_dir)
+        train_rows = token_rows(train_tokens, train_targets)
+        collate = functools.partial(pad_tokens, pad_id=model.config.pad_token_id or 0)
+        seconds = training_seconds(
+            model,
+            train_rows,
+            num_validation_tokens=len(validation_tokens.input_ids_T),
+            collate=collate,
+            batch_size=settings.batch_size,
+            epochs=settings.max_epochs,
+            dtype=dtype,
+        )
+        logger.info("training will take about %s, less when it stops early", duration(seconds))
+        return train(
+            model,
+            train_rows,
+            token_rows(validation_tokens, validation_targets),
+            collate=collate,
+            context=context,
+            **loop,
+        )
+    finally:
+        model.to("cpu")
+
+
+def _loss(parts: Parts, settings: FitSettings) -> TextLoss:
+    weights = None
+    if settings.class_weights is not None:
+        counts = parts.train.label_counts()
+        weights = class_weights(
+            settings.class_weights,
+            labels=parts.labels,
+            counts=[counts[label] for label in parts.labels],
+            num_texts=len(parts.train),
+            problem_type=parts.problem_type,
+        )
+    return TextLoss(
+        parts.problem_type,
+        smoothing=settings.label_smoothing,
+        focal_gamma=settings.focal_gamma,
+        class_weights=weights,
+    )
+
+
+def _check_space(module: torch.nn.Module, work_dir: Path) -> None:
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in module.parameters()]
+    check_space(
+        work_dir,
+        num_parameters=sum(size for size, _ in sizes),
+        num_trained=sum(size for size, is_trained in sizes if is_trained),
+    )
