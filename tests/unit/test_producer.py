@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Any
 
 import aiokafka
@@ -122,12 +121,12 @@ class TestTopicsThatTakeLess:
     async def test_a_record_that_is_too_large_by_itself_makes_no_other_batch_smaller(self) -> None:
         kafka = FakeKafka()
         kafka.limit("labels", 1_000)
-        async with kafka.producer(max_batch_bytes=900) as producer:
+        async with kafka.producer() as producer:
             with pytest.raises(ProduceError) as raised:
-                await producer.send("labels", 0, records(1, size=2_000))
+                await producer.send("labels", 0, records(1, size=1_100))
             assert len(raised.value.records) == 1
-            await producer.send("labels", 0, records(20))
-        assert kafka.requests[1:] == [("labels", 20)]
+            await producer.send("labels", 0, records(30))
+        assert kafka.requests[1:] == [("labels", 30)]
 
     async def test_other_topics_keep_their_size(self) -> None:
         kafka = FakeKafka()
@@ -147,18 +146,16 @@ class TestTopicsThatTakeLess:
             await producer.send("labels", 0, records(7))
         assert kafka.requests[-1] == ("labels", 7)
 
-    async def test_batches_never_grow_again(self) -> None:
-        """The size of a refused batch is no limit to go by when it is above one that was refused before."""
+    async def test_a_large_record_behind_small_ones_makes_no_batch_larger_again(self) -> None:
         kafka = FakeKafka()
-        async with kafka.producer(max_batch_bytes=10_000) as producer:
-            for limit in (2_000, 500):
-                kafka.limit("labels", limit)
-                for _ in range(10):
-                    with contextlib.suppress(ProduceError):
-                        await producer.send("labels", 0, records(300, size=20))
+        kafka.limit("labels", 600)
+        async with kafka.producer() as producer:
+            for sent in (records(40), [*records(1), *records(1, size=5_000)]):
+                with pytest.raises(ProduceError):
+                    await producer.send("labels", 0, sent)
             kafka.requests.clear()
-            await producer.send("labels", 0, records(300, size=20))
-        assert all(number <= 20 for _, number in kafka.requests)
+            await producer.send("labels", 0, records(40))  # half of that one, 2,500 bytes, would be refused
+        assert kafka.log["labels", 0][-40:] == records(40)
 
 
 class TestStartAndStop:
