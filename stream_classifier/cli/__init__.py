@@ -25,6 +25,7 @@ COMMANDS = {
     "classify": "stream_classifier.cli.classify:command",
     "check": "stream_classifier.cli.check:command",
     "config": "stream_classifier.cli.config:command",
+    "dead-letters": "stream_classifier.cli.dead_letters:command",
     "broker": "stream_classifier.cli.broker:command",
 }
 """Name → module:attribute. The modules import nothing heavy at their top: --help reads all of them."""

@@ -1,4 +1,4 @@
-"""The envelope of a dead letter: the record as it was, and what went wrong in headers.
+"""The envelope of a dead letter: the record as it was, and what went wrong in headers; and its opening again.
 
 The headers carry the names of Kafka Connect's error reporter (KIP-298), so that its tools read them. They never hold
 message text or keys.
@@ -7,6 +7,7 @@ message text or keys.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from stream_classifier.errors import RecordError
 from stream_classifier.records import Header, OutputRecord, SourceRecord
@@ -15,9 +16,14 @@ __all__ = [
     "CLASSIFIERS_HEADER",
     "ERROR_PREFIX",
     "ONLY_HEADER",
+    "REPLAYS_HEADER",
+    "TIMESTAMP_HEADER",
     "VALUE_SIZE_HEADER",
+    "Letter",
     "envelope",
     "only_classifiers",
+    "open_letter",
+    "replay_record",
     "without_source",
     "without_value",
 ]
@@ -26,6 +32,8 @@ ERROR_PREFIX = "__connect.errors."
 _FIRST_HEADER = ERROR_PREFIX + "topic"  # the first of ours behind the source's own
 CLASSIFIERS_HEADER = "stream-classifier.classifiers"
 ONLY_HEADER = "stream-classifier.only"
+REPLAYS_HEADER = "stream-classifier.replays"
+TIMESTAMP_HEADER = "stream-classifier.source-timestamp"
 VALUE_SIZE_HEADER = "stream-classifier.value-size"
 
 _MAX_MESSAGE_CHARS = 1000
@@ -51,6 +59,82 @@ def envelope(record: SourceRecord, error: RecordError, classifiers: Sequence[str
         (CLASSIFIERS_HEADER, _encode(",".join(classifiers))),
     ]
     return record.key, record.value, source_timestamp(record), headers
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A dead letter that was read: the source record in it, and what its headers tell.
+
+    Attributes:
+        partition, offset: the letter's own place in the dead-letter topic.
+        key, value, timestamp, headers: the source record's, as they were; `headers` without those of earlier replays.
+        source, source_partition, source_offset: where the source record was read.
+        stage, error, message: of the RecordError it failed with.
+        classifiers: those that gave no result.
+        replays: how often the record was replayed before it failed this time.
+        lost_bytes: the size of the value where the letter was too large for its topic; None: nothing is missing.
+    """
+
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    timestamp: int | None
+    headers: tuple[Header, ...]
+    source: str
+    source_partition: int
+    source_offset: int
+    stage: str
+    error: str
+    message: str
+    classifiers: tuple[str, ...]
+    replays: int
+    lost_bytes: int | None
+
+
+def open_letter(record: SourceRecord) -> Letter | None:
+    """The dead letter that a record of a dead-letter topic is; None: it is no letter of ours.
+
+    Only what stands behind the last `__connect.errors.topic` is the envelope's: a source that is a dead-letter topic
+    itself has such headers of its own.
+    """
+    names = [name for name, _ in record.headers]
+    if _FIRST_HEADER not in names:
+        return None
+    first = len(names) - 1 - names[::-1].index(_FIRST_HEADER)
+    told = {name: (value or b"").decode(errors="replace") for name, value in record.headers[first:]}
+    own = [header for header in record.headers[:first] if header[0] not in (ONLY_HEADER, REPLAYS_HEADER)]
+    replays = [value for name, value in record.headers[:first] if name == REPLAYS_HEADER]
+    try:
+        return Letter(
+            partition=record.partition,
+            offset=record.offset,
+            key=record.key,
+            value=record.value,
+            timestamp=int(told[TIMESTAMP_HEADER]) if TIMESTAMP_HEADER in told else source_timestamp(record),
+            headers=tuple(own),
+            source=told[_FIRST_HEADER],
+            source_partition=int(told[ERROR_PREFIX + "partition"]),
+            source_offset=int(told[ERROR_PREFIX + "offset"]),
+            stage=told[ERROR_PREFIX + "stage"],
+            error=told[ERROR_PREFIX + "exception.class.name"],
+            message=told[ERROR_PREFIX + "exception.message"],
+            classifiers=tuple(told[CLASSIFIERS_HEADER].split(",")),
+            replays=int(replays[-1]) if replays else 0,
+            lost_bytes=int(told[VALUE_SIZE_HEADER]) if VALUE_SIZE_HEADER in told else None,
+        )
+    except (KeyError, ValueError):
+        return None
+
+
+def replay_record(letter: Letter) -> OutputRecord:
+    """What to send to the source: the record as it was, for the classifiers that gave no result."""
+    headers: list[Header] = [
+        *letter.headers,
+        (ONLY_HEADER, _encode(",".join(letter.classifiers))),
+        (REPLAYS_HEADER, str(letter.replays + 1).encode()),
+    ]
+    return letter.key, letter.value, letter.timestamp, headers
 
 
 def without_value(letter: OutputRecord) -> OutputRecord:

@@ -20,14 +20,13 @@ from aiokafka import errors as kafka
 
 from stream_classifier.errors import DeliveryError, RecordError
 from stream_classifier.records import OutputRecord, SourceRecord
-from stream_classifier.stream.dead_letter import envelope, without_source, without_value
+from stream_classifier.stream.dead_letter import TIMESTAMP_HEADER, envelope, without_source, without_value
 from stream_classifier.stream.producer import BATCH_TOO_LARGE, REFUSED, ProduceError, key_partition
 
 __all__ = ["Delivery", "Placement", "Refusal", "Shipment"]
 
 logger = logging.getLogger(__name__)
 
-TIMESTAMP_HEADER = "stream-classifier.source-timestamp"
 _TIMESTAMP_AFTER_MAX_MS = 3_600_000
 """Kafka's default for message.timestamp.after.max.ms (KIP-937); a narrower limit is found by splitting."""
 

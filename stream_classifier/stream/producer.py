@@ -193,8 +193,8 @@ class TransactionalProducer(BatchProducer):
         """Begin a transaction; the broker hears of it with the first record or offset."""
         await self._bounded(self._running().begin_transaction())
 
-    async def commit(self, offsets: Mapping[Any, int], group: str) -> None:
-        """Commit what was sent together with the offsets of this consumer group.
+    async def commit(self, offsets: Mapping[Any, int | tuple[int, str]], group: str) -> None:
+        """Commit what was sent together with the offsets of this consumer group, each alone or with its metadata.
 
         Raises:
             KafkaError: it was not committed, or (KafkaTimeoutError, a lost connection) nobody knows: start a producer
@@ -202,7 +202,7 @@ class TransactionalProducer(BatchProducer):
         """
         await self._bounded(self._commit(self._running(), offsets, group))
 
-    async def _commit(self, producer: Any, offsets: Mapping[Any, int], group: str) -> None:
+    async def _commit(self, producer: Any, offsets: Mapping[Any, int | tuple[int, str]], group: str) -> None:
         at = {aiokafka.TopicPartition(*partition): offset for partition, offset in offsets.items()}
         await producer.send_offsets_to_transaction(at, group)
         await producer.commit_transaction()

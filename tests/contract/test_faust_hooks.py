@@ -1,7 +1,7 @@
-"""The hooks of Faust, mode and aiokafka that the transport stands on, half of them private: their names and signatures.
+"""The hooks of Faust, mode and aiokafka that the stream stands on, half of them private: their names and signatures.
 
-When one fails after an upgrade, read stream/transport.py, plugin.py and producer.py against the new version before
-widening the range in pyproject.toml.
+When one fails after an upgrade, read the modules of stream/ that use it against the new version before widening the
+range in pyproject.toml.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ HOOKS = [
     (TransactionManager, "wait_for_transaction_end", "(self)"),
     (Fetcher, "fetched_records", "(self, partitions, timeout, max_records)"),
     (Fetcher, "_proc_fetch_request", "(self, assignment, node_id, request)"),
+    (GroupCoordinator, "fetch_committed_offsets", "(self, partitions)"),
     (BatchBuilder, "_set_producer_state", "(self, producer_id, producer_epoch, base_sequence)"),
 ]
 
