@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from training.evaluation import Evaluation, evaluate
     from training.fitting import FitResult, fit
     from training.history import TrainingHistory, read_history
+    from training.parity import Parity, ParityError
+    from training.parity_limits import ParityLimits
+    from training.quantization import QuantizeResult, quantize
     from training.recalibration import CalibrationResult, calibrate
     from training.rejection_tuning import RejectionResult, reject
     from training.settings import FitSettings
@@ -24,12 +27,17 @@ __all__ = [
     "FitResult",
     "FitSettings",
     "Goal",
+    "Parity",
+    "ParityError",
+    "ParityLimits",
+    "QuantizeResult",
     "RejectionResult",
     "ThresholdResult",
     "TrainingHistory",
     "calibrate",
     "evaluate",
     "fit",
+    "quantize",
     "read_history",
     "reject",
     "thresholds",
@@ -42,12 +50,17 @@ _HOMES = {
     "FitResult": "training.fitting",
     "FitSettings": "training.settings",
     "Goal": "training.threshold_tuning",
+    "Parity": "training.parity",
+    "ParityError": "training.parity",
+    "ParityLimits": "training.parity_limits",
+    "QuantizeResult": "training.quantization",
     "RejectionResult": "training.rejection_tuning",
     "ThresholdResult": "training.threshold_tuning",
     "TrainingHistory": "training.history",
     "calibrate": "training.recalibration",
     "evaluate": "training.evaluation",
     "fit": "training.fitting",
+    "quantize": "training.quantization",
     "read_history": "training.history",
     "reject": "training.rejection_tuning",
     "thresholds": "training.threshold_tuning",

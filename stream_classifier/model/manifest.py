@@ -103,7 +103,7 @@ class Manifest(_Part):
     text_join: str | None = None
     """What stands between the parts when a text has several fields."""
     backends: dict[str, BackendSpec] = Field(default_factory=dict)
-    """Forms of the model beside model.safetensors, by name: "openvino-int8", "torchao-int8"."""
+    """Forms of the model beside model.safetensors, by name: "openvino-int8", "torch-int8"."""
     reference: Any = None
     training: Any = None
     versions: dict[str, Any] = Field(default_factory=dict)

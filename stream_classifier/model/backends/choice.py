@@ -51,11 +51,14 @@ def _fastest(directory: ModelDirectory, *, device: str, dtype: str) -> Backend:
     if dtype == "float16" or not _is_cpu(device, dtype):
         return _torch(directory, device=device, dtype=dtype)
     has_int8 = directory.form("openvino-int8") is not None
+    has_torch_int8 = directory.form("torch-int8") is not None
+    if dtype == "int8" and has_torch_int8 and not has_int8:
+        return _torch(directory, device="cpu", dtype=dtype)
     if importlib.util.find_spec("openvino") is None:
-        if dtype == "int8" and has_int8:
-            raise ConfigError(f"dtype is 'int8', which needs OpenVINO; {_INSTALL}, or leave dtype out")
+        if dtype == "int8" and has_int8 and not has_torch_int8:
+            raise ConfigError(f"dtype is 'int8', which this model has for OpenVINO; {_INSTALL}, or leave dtype out")
         runner = _torch(directory, device="cpu", dtype=dtype)
-        if has_int8 and runner.dtype != "int8" and dtype == "auto":
+        if has_int8 and runner.dtype != "int8":
             text = "%s has an int8 form for OpenVINO, which is not installed: it is served in %s; %s"
             logger.warning(text, directory.path, runner.dtype, _INSTALL)
         return runner

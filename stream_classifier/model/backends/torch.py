@@ -8,6 +8,7 @@ from safetensors only and run no code of their directory.
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,9 +23,12 @@ from stream_classifier.model.backends.pretrained import load_pretrained
 from stream_classifier.model.directory import ModelDirectory
 from stream_classifier.model.protocols import TokenBatch
 
-__all__ = ["TorchBackend", "pick_device", "pick_dtype"]
+__all__ = ["INT8", "TorchBackend", "pick_device", "pick_dtype"]
 
 logger = logging.getLogger(__name__)
+
+INT8 = "torch-int8"
+"""The int8 form's name in classifier.json; it is made of the weights whenever they are loaded."""
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -35,10 +39,11 @@ class TorchBackend:
     Args:
         directory: a checked model directory.
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
-        dtype: "auto" (what the device computes in fastest), "float32", "bfloat16" or "float16".
+        dtype: "auto" (what the device computes in fastest), "float32", "bfloat16", "float16", or on a CPU "int8" where
+            `stream-training quantize --backend torchao` has found that the model bears it.
 
     Raises:
-        ConfigError: a device or dtype that is not there.
+        ConfigError: a device or dtype that is not there, or torchao is not installed.
         ModelDirectoryError: weights that do not make up the model, or a model that needs code of its own.
     """
 
@@ -46,11 +51,14 @@ class TorchBackend:
 
     def __init__(self, directory: ModelDirectory, *, device: str = "auto", dtype: str = "auto") -> None:
         self._device = pick_device(device)
-        self._dtype = pick_dtype(dtype, self._device)
+        self._int8 = _takes_int8(directory, dtype, self._device)
+        self._dtype = pick_dtype("auto" if self._int8 else dtype, self._device)
         model = load_pretrained(directory, self._dtype)
         self._num_labels = len(directory.labels)
         self._pad_id = int(getattr(model.config, "pad_token_id", None) or 0)
         read_first_token_only(model)
+        if self._int8:
+            _quantize(model)
         self._model = model.to(self._device)
         self._pinned = self._device.type == "cuda"
 
@@ -61,8 +69,8 @@ class TorchBackend:
 
     @property
     def dtype(self) -> str:
-        """ "float32", "bfloat16" or "float16"."""
-        return str(self._dtype).removeprefix("torch.")
+        """ "float32", "bfloat16", "float16" or "int8"."""
+        return "int8" if self._int8 else str(self._dtype).removeprefix("torch.")
 
     @property
     def batch_tokens(self) -> int:
@@ -139,6 +147,33 @@ def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
     if dtype == "float16" and device.type == "cpu":
         raise ConfigError('dtype is \'float16\', which CPUs only emulate; give dtype = "bfloat16" or "float32"')
     return _DTYPES[dtype]
+
+
+def _takes_int8(directory: ModelDirectory, dtype: str, device: torch.device) -> bool:
+    """Whether the linear layers are to be int8: asked for by name, or the form is there and torchao installed."""
+    has_form = directory.form(INT8) is not None
+    if dtype == "auto":
+        return has_form and device.type == "cpu" and importlib.util.find_spec("torchao") is not None
+    if dtype != "int8":
+        return False
+    if device.type != "cpu":
+        raise ConfigError(
+            f'dtype is \'int8\', which is for CPUs; give device = "cpu", or dtype = "bfloat16" on {device}'
+        )
+    if not has_form:
+        fix = "make one with stream-training quantize --backend torchao, or leave dtype out"
+        raise ConfigError(f"dtype is 'int8', and {directory.path} has no int8 form for torch; {fix}")
+    return True
+
+
+def _quantize(model: torch.nn.Module) -> None:
+    """Linear layers in int8, activations quantized text by text as they come."""
+    try:
+        from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
+    except ImportError as error:
+        fix = "pip install 'stream-classifier[quantize]', or leave dtype out"
+        raise ConfigError(f"dtype is 'int8', which needs torchao, and it is not installed ({error}); {fix}") from error
+    quantize_(model, Int8DynamicActivationInt8WeightConfig())
 
 
 def _cpu_has_bfloat16() -> bool:
