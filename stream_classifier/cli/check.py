@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -128,6 +128,8 @@ def _check_routes(subject: str, settings: ClassifierSettings, classifier: Classi
 def _check_broker(settings: Settings) -> _Outcome:
     import asyncio
 
+    from stream_classifier.stream.security import client_security
+
     address = settings.app.broker.removeprefix("kafka://")
     try:
         if address == "embedded":
@@ -135,7 +137,8 @@ def _check_broker(settings: Settings) -> _Outcome:
 
             with EmbeddedBroker():
                 return _Outcome("broker", True, "the embedded broker starts")
-        topics = asyncio.run(_topics(address, min(settings.app.connect_timeout_s, _MAX_CONNECT_S)))
+        kafka = {"bootstrap_servers": address, **client_security(settings.app)}
+        topics = asyncio.run(_topics(kafka, min(settings.app.connect_timeout_s, _MAX_CONNECT_S)))
     except StreamClassifierError as error:
         return _Outcome("broker", False, str(error))
     wanted: dict[str, None] = {}
@@ -151,11 +154,11 @@ def _check_broker(settings: Settings) -> _Outcome:
     return _Outcome("broker", False, f"{address} has no topics {', '.join(missing)}; {fix}")
 
 
-async def _topics(address: str, timeout_s: float) -> set[str]:
+async def _topics(kafka: Mapping[str, Any], timeout_s: float) -> set[str]:
     """The names of all topics of the broker."""
     from stream_classifier.stream.topics import connect
 
-    admin = await connect({"bootstrap_servers": address}, timeout_s=timeout_s)
+    admin = await connect(kafka, timeout_s=timeout_s)
     try:
         return set(await admin.list_topics())
     finally:

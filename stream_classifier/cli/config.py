@@ -81,9 +81,15 @@ def _masked(settings: Settings) -> dict[str, Any]:
     """The settings as plain tables, under the names of the file."""
     tree = settings.model_dump(by_alias=True)
     tree["classifier"] = [{**table, "text": table["text"] and list(table["text"])} for table in tree["classifier"]]
-    if tree["web"]["token"] is not None:
-        tree["web"]["token"] = _MASK
-    return tree
+    return {name: _without_secrets(table) for name, table in tree.items()}
+
+
+def _without_secrets(value: Any) -> Any:
+    from pydantic import SecretStr
+
+    if isinstance(value, dict):
+        return {key: _without_secrets(item) for key, item in value.items()}
+    return _MASK if isinstance(value, SecretStr) else value
 
 
 def _leaves(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Any]]:

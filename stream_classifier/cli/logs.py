@@ -8,6 +8,8 @@ import math
 import sys
 import time
 
+from stream_classifier.errors import StreamClassifierError
+
 __all__ = ["set_up_logging"]
 
 _OURS = "stream_classifier"
@@ -27,6 +29,8 @@ def set_up_logging(level: str = "info", format: str = "text") -> None:
     handler.setFormatter(_JsonFormatter() if format == "json" else _TextFormatter())
     ours = getattr(logging, level.upper())
     handler.addFilter(_Repeats())
+    if level != "debug":
+        handler.addFilter(_leave_out_known_traceback)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(ours, logging.WARNING))
@@ -43,6 +47,14 @@ def _reset_our_loggers() -> None:
         logger.handlers.clear()
         logger.propagate, logger.disabled = True, False
         logger.setLevel(logging.NOTSET)
+
+
+def _leave_out_known_traceback(record: logging.LogRecord) -> bool:
+    """Errors of ours and of Kafka say in their message what happened; Faust logs them with page-long tracebacks."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, StreamClassifierError) or type(error).__module__ == "aiokafka.errors":
+        record.exc_info = record.exc_text = None
+    return True
 
 
 class _Repeats(logging.Filter):

@@ -21,7 +21,7 @@ from stream_classifier.config.classifier import BatchSettings, ClassifierSetting
 from stream_classifier.config.problems import Origin, Problem, SettingsError, problems_in
 from stream_classifier.config.reference import ReferenceRow, json_schema, reference_rows, root_node
 from stream_classifier.config.schema import Node
-from stream_classifier.config.settings import AppSettings, LogSettings, Settings, WebSettings
+from stream_classifier.config.settings import AppSettings, LogSettings, SaslSettings, Settings, TlsSettings, WebSettings
 from stream_classifier.config.sources import read_sources
 
 __all__ = [
@@ -34,8 +34,10 @@ __all__ = [
     "Problem",
     "ReferenceRow",
     "RouteSettings",
+    "SaslSettings",
     "Settings",
     "SettingsError",
+    "TlsSettings",
     "WebSettings",
     "classifier_from_arguments",
     "json_schema",

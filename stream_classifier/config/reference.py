@@ -43,8 +43,7 @@ def root_node() -> schema.Node:
 
 
 def _rows(node: schema.Node, prefix: str) -> Iterator[ReferenceRow]:
-    required = node.definition.get("required", ())
-    for key in sorted(node.keys, key=lambda key: bool(prefix) and key not in required):
+    for key in sorted(node.keys, key=lambda key: bool(prefix) and key not in node.required):
         child = node.child(key)
         is_list_of_tables = child.definition.get("type") == "array" and child.child(0).keys
         if is_list_of_tables:
@@ -52,7 +51,7 @@ def _rows(node: schema.Node, prefix: str) -> Iterator[ReferenceRow]:
         elif child.keys:
             yield from _rows(child, f"{prefix}{key}.")
         else:
-            default = "required" if key in required else _default_text(child.definition)
+            default = "required" if key in node.required else _default_text(child.definition)
             yield ReferenceRow(prefix + key, default, child.definition["description"])
 
 

@@ -22,7 +22,6 @@ __all__ = [
     "list_of_tables",
     "names_are_unique",
     "not_empty",
-    "not_there_yet",
     "null_labels",
     "one_or_many",
     "plain_name",
@@ -42,11 +41,6 @@ def not_empty(value: str) -> str:
     if not value.strip():
         raise refusal("must not be empty", "write a name")
     return value
-
-
-def not_there_yet(value: object) -> None:
-    if value is not None:
-        raise refusal("it is not there yet: the broker is reached without TLS and SASL", "remove it")
 
 
 def topic(value: str) -> str:

@@ -41,7 +41,12 @@ class Node:
     @property
     def keys(self) -> tuple[str, ...]:
         """The keys a table knows, in order; empty for what is no table, or one with names of the user's own."""
-        return tuple(self.definition.get("properties", ()))
+        return tuple(key for option in self._options() for key in option.get("properties", ()))
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The keys that a table must have."""
+        return tuple(key for option in self._options() for key in option.get("required", ()))
 
     @property
     def is_map(self) -> bool:

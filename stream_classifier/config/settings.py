@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, SecretStr, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, SecretStr, model_validator
 from typing_extensions import Self
 
 from stream_classifier.config import rules
@@ -18,9 +18,46 @@ from stream_classifier.config.classifier import ClassifierSettings
 from stream_classifier.config.fields import MAX_SECONDS, Count, Seconds, Table, derived
 from stream_classifier.config.problems import Origin, Path, origin_of, refusal
 
-__all__ = ["AppSettings", "LogSettings", "Settings", "WebSettings"]
+__all__ = ["AppSettings", "LogSettings", "SaslSettings", "Settings", "TlsSettings", "WebSettings"]
 
-NotYet = Annotated[None, BeforeValidator(rules.not_there_yet), WithJsonSchema({"type": "null"})]
+
+class TlsSettings(Table):
+    """TLS to the broker; an empty table trusts the certificate authorities of the system."""
+
+    ca: str | None = Field(
+        default=None, min_length=1, description="File of certificate authorities (PEM) instead of the system's."
+    )
+    cert: str | None = Field(default=None, min_length=1, description="File of our certificate (PEM), for mutual TLS.")
+    key: str | None = Field(default=None, min_length=1, description="File of its private key (PEM, not encrypted).")
+
+    @model_validator(mode="after")
+    def _certificate_and_key_together(self) -> Self:
+        if (self.cert is None) != (self.key is None):
+            missing = "cert" if self.cert is None else "key"
+            raise refusal("a certificate and its key belong together", f"give app.tls.{missing} too", at=())
+        return self
+
+
+class SaslSettings(Table):
+    """Name and password for the broker."""
+
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        description="`PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`."
+    )
+    username: str = Field(min_length=1, description="The name.")
+    password: SecretStr | None = Field(
+        default=None,
+        min_length=1,
+        description="The password, required; from the environment, or from `app.sasl.password_file`.",
+    )
+    password_file: str | None = Field(default=None, min_length=1, description="File that holds the password.")
+
+    @model_validator(mode="after")
+    def _password_is_there(self) -> Self:
+        if self.password is None:
+            fix = "set STREAM_CLASSIFIER__APP__SASL__PASSWORD, or app.sasl.password_file to a file that holds it"
+            raise refusal("a password is required", fix, at=("password",))
+        return self
 
 
 class AppSettings(Table):
@@ -75,8 +112,8 @@ class AppSettings(Table):
     max_in_flight_bytes: Count = Field(
         default=64 * 2**20, description="Bytes of records held by the worker at once, at most (64 MiB)."
     )
-    tls: NotYet = Field(default=None, description="Not there yet and refused: ca, cert, key.")
-    sasl: NotYet = Field(default=None, description="Not there yet and refused: mechanism, username, password.")
+    tls: TlsSettings | None = Field(default=None, description="TLS to the broker; without it the connection is open.")
+    sasl: SaslSettings | None = Field(default=None, description="Name and password for the broker.")
 
     @model_validator(mode="before")
     @classmethod
@@ -99,6 +136,9 @@ class AppSettings(Table):
                     "lower it, or raise app.transaction_timeout_s",
                     at=("commit_interval_s",),
                 )
+        if self.broker == "embedded" and (self.tls or self.sasl):
+            at = "tls" if self.tls else "sasl"
+            raise refusal("the embedded broker has neither TLS nor SASL", "remove it", at=(at,))
         if self.session_timeout_s > self.rebalance_timeout_s:
             raise refusal(
                 f"must be at most rebalance_timeout_s, which is {self.rebalance_timeout_s:g}",

@@ -32,7 +32,8 @@ logger = logging.getLogger(__name__)
 ENVIRONMENT_PREFIX = "STREAM_CLASSIFIER__"
 _MAX_STEPS = 8
 _MAX_NAME_CHARS = 80
-_SECRETS: tuple[Path, ...] = (("web", "token"),)
+_SECRETS: tuple[Path, ...] = (("web", "token"), ("app", "sasl", "password"))
+_FILES: tuple[Path, ...] = tuple(("app", "tls", key) for key in ("ca", "cert", "key"))
 _PATH_MODEL = re.compile(r"(\.{1,2}|~)?/|.*/.*/")
 
 
@@ -75,7 +76,10 @@ def read_sources(file: FilePath, *, overrides: Sequence[str], environ: Mapping[s
     _refuse_in_file(sources)
     _apply(sources, list(_from_environment(environ, sources, root)), root)
     _apply(sources, [_from_override(override, sources) for override in overrides], root)
-    _read_token_file(sources)
+    for secret in _SECRETS:
+        _read_secret_file(sources, secret)
+    for path in _FILES:
+        _find_file(sources, path)
     _find_models(sources)
     return sources
 
@@ -284,21 +288,33 @@ def _value(text: str, *, is_text: bool) -> object:
     return text if is_text and not isinstance(value, str) else value
 
 
-def _read_token_file(sources: Sources) -> None:
-    """Put the content of web.token_file in the place of web.token, unless the environment gave that."""
-    web, path = sources.tree.get("web"), ("web", "token_file")
-    if not isinstance(web, dict) or not isinstance(web.get("token_file"), str) or "token" in web:
+def _read_secret_file(sources: Sources, secret: Path) -> None:
+    """Put the content of the file that KEY_file names in the place of KEY, unless the environment gave that."""
+    *above, key = secret
+    table, path = schema.value_at(sources.tree, tuple(above)), (*above, f"{key}_file")
+    if not isinstance(table, dict) or not isinstance(table.get(path[-1]), str) or key in table:
         return
-    file = sources.directory / web["token_file"]
+    file = sources.directory / table[path[-1]]
     try:
-        token = file.read_text("utf-8").strip()
+        content = file.read_text("utf-8").strip()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         sources.refuse(path, f"the file cannot be read ({reason})", "check the path, relative to the settings file")
-    if not token:
-        sources.refuse(path, "the file is empty", "write the token into it")
-    web["token"], web["token_file"] = token, str(file)
-    sources.origins["web", "token"] = sources.origins[path]
+    if not content:
+        sources.refuse(path, "the file is empty", f"write the {key} into it")
+    table[key], table[path[-1]] = content, str(file)
+    sources.origins[secret] = sources.origins[path]
+
+
+def _find_file(sources: Sources, path: Path) -> None:
+    """Make the name of a file absolute; it is relative to the settings file."""
+    table = schema.value_at(sources.tree, path[:-1])
+    if not isinstance(table, dict) or not isinstance(table.get(path[-1]), str):
+        return
+    file = sources.directory / table[path[-1]]
+    if not file.is_file():
+        sources.refuse(path, "there is no such file", "check the path, relative to the settings file")
+    table[path[-1]] = str(file.absolute())
 
 
 def _find_models(sources: Sources) -> None:

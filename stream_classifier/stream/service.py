@@ -17,11 +17,11 @@ from time import monotonic
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import GroupAuthorizationFailedError, KafkaError
 from mode import Service
 
 from stream_classifier.config import ClassifierSettings, ModelSettings
-from stream_classifier.errors import ConfigError, ModelError
+from stream_classifier.errors import ConfigError, DeliveryError, ModelError
 from stream_classifier.model.classifier import Classifier
 from stream_classifier.model.protocols import TextModel, TokenBatch
 from stream_classifier.observe.health import Health
@@ -291,8 +291,16 @@ class ClassifierService(Service):
                 if self._broker_answers:
                     logger.warning("the broker does not answer: %s", type(error).__name__)
                 self._broker_answers = False
+            await self._check_group()
             self.health.livez()
             await asyncio.sleep(min(_PING_S, self._settings.liveness_timeout_s / 4))
+
+    async def _check_group(self) -> None:
+        try:
+            await self._get_consumer().check_group()
+        except GroupAuthorizationFailedError as error:
+            message = f"the broker does not let us into the group {error.args[0]}; allow READ on it"
+            raise DeliveryError(message) from error
 
     # Watching -------------------------------------------------------------------------------------------------------
 

@@ -16,9 +16,11 @@ from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.conn import collect_hosts
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, TopicAuthorizationFailedError, for_code
 
 from stream_classifier.errors import ConfigError
+from stream_classifier.stream.security import why_refused
 
 __all__ = ["connect", "prepare_topics"]
 
@@ -55,6 +57,7 @@ async def connect(settings: Mapping[str, Any], *, timeout_s: float) -> AIOKafkaA
             await admin.start()
         except (KafkaError, OSError) as error:
             await admin.close()
+            await _refuse_for_good(settings)
             remaining_s = deadline - monotonic()
             if remaining_s <= 0:
                 raise ConfigError(
@@ -68,6 +71,14 @@ async def connect(settings: Mapping[str, Any], *, timeout_s: float) -> AIOKafkaA
             pause_s = min(pause_s * 2, longest_s)
         else:
             return admin
+
+
+async def _refuse_for_good(settings: Mapping[str, Any]) -> None:
+    """Raise a ConfigError where a broker answers and no waiting will help."""
+    for host, port, _ in collect_hosts(settings["bootstrap_servers"]):
+        reason = await why_refused(settings, host, port)
+        if reason is not None:
+            raise ConfigError(f"the broker at {host}:{port} cannot be used: {reason}")
 
 
 async def prepare_topics(

@@ -273,6 +273,15 @@ class BatchConsumer(driver.Consumer):
                 lags[tp] = max(0, stable - state.position) + self.watermark.num_in_flight(tp)
         return lags
 
+    async def check_group(self) -> None:
+        """Raise what keeps this worker out of its group, such as a missing permission.
+
+        aiokafka reports it to fetches alone, and Faust fetches nothing before it has an assignment.
+        """
+        consumer = self._thread._consumer
+        if consumer is not None and consumer._coordinator is not None:
+            await self._thread.call_thread(consumer._coordinator.check_errors)
+
     # Letting go -----------------------------------------------------------------------------------------------------
 
     async def drain(self, timeout_s: float) -> bool:

@@ -19,13 +19,15 @@ from contextlib import ExitStack
 from time import monotonic
 
 import faust
+from faust.types.auth import CredentialsT
 
 from stream_classifier.broker import EmbeddedBroker
-from stream_classifier.config import Settings
+from stream_classifier.config import AppSettings, Settings
 from stream_classifier.errors import ConfigError
 from stream_classifier.stream.budget import Budget
 from stream_classifier.stream.intake import Intake
 from stream_classifier.stream.plugin import AppClassifiers
+from stream_classifier.stream.security import client_security
 from stream_classifier.stream.service import ServiceSettings
 from stream_classifier.stream.transport import BatchConsumer
 
@@ -81,6 +83,7 @@ def make_app(
         conf.id,
         loop=loop,
         broker=_faust_urls(broker),
+        broker_credentials=_credentials(conf),
         datadir=datadir,
         autodiscover=False,
         store="memory://",
@@ -119,6 +122,20 @@ def make_app(
     return app
 
 
+def _credentials(conf: AppSettings) -> CredentialsT | None:
+    """TLS and SASL as Faust takes them."""
+    security = client_security(conf)
+    context = security.get("ssl_context")
+    if conf.sasl is None:
+        return None if context is None else faust.SSLCredentials(context)
+    return faust.SASLCredentials(
+        username=security["sasl_plain_username"],
+        password=security["sasl_plain_password"],
+        mechanism=security["sasl_mechanism"],
+        ssl_context=context,
+    )
+
+
 def _faust_urls(broker: str) -> str:
     """`kafka://a:9092,b:9092` as Faust writes several brokers: `kafka://a:9092;kafka://b:9092`."""
     scheme, _, hosts = broker.partition("://")
@@ -139,9 +156,11 @@ class _Run:
             loop.add_signal_handler(number, self._on_signal, number)
         asked = asyncio.ensure_future(self._asked_to_stop.wait())
         start = asyncio.ensure_future(self._app.start())
-        await asyncio.wait({start, asked}, return_when=asyncio.FIRST_COMPLETED)
+        ended = asyncio.ensure_future(self._app.wait_until_stopped())
+        await asyncio.wait({start, asked, ended}, return_when=asyncio.FIRST_COMPLETED)
         if not start.done():
-            return await self._stop_while_loading(start)
+            await self._stop_while_loading(start)
+            return 0 if self._asked_to_stop.is_set() else self._failed()
         try:
             start.result()
         except Exception as error:
@@ -150,7 +169,6 @@ class _Run:
         if self._app.should_stop:
             return self._failed()
         logger.info("running: group %s on %s", self._settings.app.id, self._settings.app.broker)
-        ended = asyncio.ensure_future(self._app.wait_until_stopped())
         await asyncio.wait({asked, ended}, return_when=asyncio.FIRST_COMPLETED)
         failed = not self._asked_to_stop.is_set()
         asked.cancel()
@@ -162,11 +180,10 @@ class _Run:
         logger.info("%s: finishing what is in flight", signal.Signals(number).name)
         self._asked_to_stop.set()
 
-    async def _stop_while_loading(self, start: asyncio.Future[None]) -> int:
+    async def _stop_while_loading(self, start: asyncio.Future[None]) -> None:
         start.cancel()
         await self._stop()
         await asyncio.gather(start, return_exceptions=True)
-        return 0
 
     async def _stop(self) -> bool:
         """Stop the app; whether it did so in time."""

@@ -64,6 +64,7 @@ HOOKS = [
     (MessageAccumulator, "fail_all", "(self, exception)"),
     (TransactionManager, "increment_sequence_number", "(self, tp, increment)"),
     (TransactionManager, "wait_for_transaction_end", "(self)"),
+    (GroupCoordinator, "check_errors", "(self)"),
     (Fetcher, "fetched_records", "(self, partitions, timeout, max_records)"),
     (Fetcher, "_proc_fetch_request", "(self, assignment, node_id, request)"),
     (GroupCoordinator, "fetch_committed_offsets", "(self, partitions)"),

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import logging
 
-from stream_classifier.cli.logs import _Repeats
+import pytest
+from aiokafka.errors import TopicAuthorizationFailedError
+
+from stream_classifier.cli.logs import _leave_out_known_traceback, _Repeats
+from stream_classifier.errors import DeliveryError
 
 
 def record(name: str, message: str, at: float, level: int = logging.ERROR) -> logging.LogRecord:
@@ -29,3 +33,14 @@ def test_different_lines_our_own_and_critical_ones_all_pass() -> None:
     lines += [record("stream_classifier.stream", "same", 0.0)] * 3
     lines += [record("faust", "same", 0.0, logging.CRITICAL)] * 3
     assert all(repeats.filter(line) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [(DeliveryError("why"), False), (TopicAuthorizationFailedError("topic"), False), (ValueError("a bug"), True)],
+)
+def test_the_traceback_of_an_error_that_explains_itself_is_left_out(error: Exception, kept: bool) -> None:
+    line = record("mode", f"Crashed reason={error!r}", 0.0)
+    line.exc_info = (type(error), error, None)
+    assert _leave_out_known_traceback(line)
+    assert (line.exc_info is not None) == kept

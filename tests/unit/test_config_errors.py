@@ -107,9 +107,8 @@ def refused(tmp_path: Path, text: str, *overrides: str, **environ: str) -> str:
         (CLASSIFIER, CLASSIFIER + '\n[web]\ntoken_file = "nope"', "11: web.token_file = \"nope\": the file cannot be read"),
         (BROKER, 'broker = "embedded"\ndelivery = "exactly_once"', "app.delivery = \"exactly_once\": the embedded broker has no transactions"),
         (APP, APP + '\ndelivery = "exactly_once"\ncommit_interval_s = 60', "4: app.commit_interval_s = 60: must be less than transaction_timeout_s"),
-        # not there yet
-        (CLASSIFIER, CLASSIFIER + '\n[app.tls]\nca = "ca.pem"', "app.tls = { ca = \"ca.pem\" }: it is not there yet"),
-        (CLASSIFIER, CLASSIFIER + '\n[app.sasl]\nmechanism = "PLAIN"', "10: app.sasl = { mechanism = \"PLAIN\" }: it is not there"),
+        (CLASSIFIER, CLASSIFIER + '\n[app.tls]\nca = "ca.pem"', "11: app.tls.ca = \"ca.pem\": there is no such file"),
+        (CLASSIFIER, CLASSIFIER + '\n[app.sasl]\nmechanism = "PLAIN"', "app.sasl.username: it is required"),
         (APP, APP + '\ninstance_id = "a"', "3: app.instance_id = \"a\": each worker needs its own, the file is the same for all"),
         # TOML
         (ID, "id = support", "2: it is not valid TOML at column 6 (Invalid value); text needs quotes, as in key = \"text\""),
