@@ -62,7 +62,9 @@ def test_the_directory_is_complete_and_plain_transformers_gives_the_same_labels(
         rows = list(csv.DictReader(file))
     texts = [row["text"] for row in rows]
     model = AutoModelForSequenceClassification.from_pretrained(directory)
-    tokens = AutoTokenizer.from_pretrained(directory)(texts, padding=True, return_tensors="pt")
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    cut = {"truncation": True, "max_length": SETTINGS["max_length"]}  # some texts are longer, with some vocabularies
+    tokens = tokenizer(texts, padding=True, return_tensors="pt", **cut)
     with torch.inference_mode():
         best = model(**tokens).logits.argmax(dim=1).tolist()
     served = [prediction.label for prediction in classifier(texts)]
