@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from training.history import TrainingHistory, read_history
     from training.parity import Parity, ParityError
     from training.parity_limits import ParityLimits
+    from training.presets import preset
     from training.quantization import QuantizeResult, quantize
     from training.recalibration import CalibrationResult, calibrate
     from training.rejection_tuning import RejectionResult, reject
@@ -37,6 +38,7 @@ __all__ = [
     "calibrate",
     "evaluate",
     "fit",
+    "preset",
     "quantize",
     "read_history",
     "reject",
@@ -60,6 +62,7 @@ _HOMES = {
     "calibrate": "training.recalibration",
     "evaluate": "training.evaluation",
     "fit": "training.fitting",
+    "preset": "training.presets",
     "quantize": "training.quantization",
     "read_history": "training.history",
     "reject": "training.rejection_tuning",

@@ -25,6 +25,7 @@ from training.interrupts import Interrupts
 from training.normalisation import normalised
 from training.parts import Parts, read_parts
 from training.recalibration import first_calibration
+from training.recipe import RECIPE_NAME, write_recipe
 from training.rejection import first_rejection
 from training.reporters import prepare_reporters
 from training.settings import FitSettings
@@ -129,6 +130,7 @@ def _publish(
     aside.mkdir()
     save_files(encoder, aside)
     history.write(aside)
+    write_recipe(settings, aside / RECIPE_NAME)
     training = _summary(parts, settings, encoder.name, history)
     content: dict[str, Any] = {
         "task": settings.task,

@@ -12,6 +12,8 @@ from training.cli.options import columns_options, examples, set_up_logging
 from training.cli.sections import SectionedCommand, SectionedOption
 from training.cli.show import print_json, show_evaluation
 from training.data import Columns
+from training.presets import PRESETS
+from training.recipe import read_recipe
 from training.settings import FitSettings
 
 __all__ = ["command"]
@@ -25,6 +27,7 @@ __all__ = ["command"]
         "stream-training fit news/ --task category --out models/news --freeze-encoder",
         "stream-training fit mail.jsonl --task spam --out models/spam --text-column subject,body --label-column kind",
         "stream-training fit reviews.csv --task sentiment --positive-label good --base models/base --out models/mood",
+        "stream-training fit reviews.csv --config models/mood/run.toml --seed 1 --out models/mood-1",
         "stream-training fit rare.csv --out models/rare --class-weights balanced --metric macro_f1 --epochs 10",
     ),
 )
@@ -51,6 +54,22 @@ __all__ = ["command"]
     cls=SectionedOption,
     section="Data",
 )
+@click.option(
+    "--preset",
+    default="balanced",
+    show_default=True,
+    type=click.Choice(list(PRESETS)),
+    help="quick: a minute, on a frozen encoder; balanced: the defaults below; best: longer.",
+    cls=SectionedOption,
+    section="Recipe",
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="Settings from a file, such as the run.toml of a model directory; options come before it.",
+    cls=SectionedOption,
+    section="Recipe",
+)
 @columns_options
 @fit_options
 @click.option("--overwrite", is_flag=True, help="Replace the model directory at --out.")
@@ -62,6 +81,8 @@ def command(
     out: Path,
     validation: Path | None,
     test: Path | None,
+    preset: str,
+    config: Path | None,
     columns: Columns,
     given: dict[str, Any],
     overwrite: bool,
@@ -77,7 +98,7 @@ def command(
     holds a few validation texts (golden.jsonl) unless --golden-texts says otherwise.
     """
     set_up_logging(quiet=quiet)
-    settings = FitSettings(columns=columns, **given)
+    settings = _settings(preset, config, columns, given)
     from training.fitting import fit
 
     result = fit(
@@ -96,3 +117,11 @@ def command(
         return
     click.echo(f"{result.path}: {result.digest}")
     show_evaluation(result.evaluation, result.measured_on)
+
+
+def _settings(preset: str, config: Path | None, columns: Columns, given: dict[str, Any]) -> FitSettings:
+    """Preset < file < options."""
+    from_file = {} if config is None else read_recipe(config)
+    if columns != Columns():
+        given = {**given, "columns": columns}
+    return FitSettings(**{**PRESETS[preset], **from_file, **given})

@@ -1,0 +1,34 @@
+"""Recipes by name: settings that go together, for how much time there is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from stream_classifier.errors import ConfigError
+from training.settings import FitSettings
+
+__all__ = ["PRESETS", "preset"]
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "quick": {"freeze_encoder": True},
+    "balanced": {},
+    "best": {"epochs": 15, "patience": 4, "scheduler": "cosine", "layer_decay": 0.95},
+}
+"""What each changes in the defaults of `FitSettings`: nothing in "balanced", which they are.
+
+- quick: a minute. The layers below the last run once a text; what lies above is trained.
+- balanced: minutes. The whole model, until it gets no better.
+- best: an hour. Longer, more patient, slower in the lower layers, where the base knows most.
+"""
+
+
+def preset(name: str, **changes: Any) -> FitSettings:
+    """The settings of a preset, with `changes` to them.
+
+    Raises:
+        ConfigError: there is no such preset, or the settings cannot be.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"there is no preset {name!r}; give {', '.join(PRESETS)}")
+    return FitSettings(**{**PRESETS[name], **changes})
