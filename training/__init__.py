@@ -9,9 +9,12 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from training.augmentation.settings import AugmentSettings
+    from training.augmentation.table import AugmentResult, augment
     from training.evaluation import Evaluation, evaluate
     from training.fitting import FitResult, fit
     from training.history import TrainingHistory, read_history
+    from training.inspection import Inspection, check_data
     from training.parity import Parity, ParityError
     from training.parity_limits import ParityLimits
     from training.presets import preset
@@ -22,12 +25,15 @@ if TYPE_CHECKING:
     from training.threshold_tuning import Costs, Goal, ThresholdResult, thresholds
 
 __all__ = [
+    "AugmentResult",
+    "AugmentSettings",
     "CalibrationResult",
     "Costs",
     "Evaluation",
     "FitResult",
     "FitSettings",
     "Goal",
+    "Inspection",
     "Parity",
     "ParityError",
     "ParityLimits",
@@ -35,7 +41,9 @@ __all__ = [
     "RejectionResult",
     "ThresholdResult",
     "TrainingHistory",
+    "augment",
     "calibrate",
+    "check_data",
     "evaluate",
     "fit",
     "preset",
@@ -46,12 +54,15 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AugmentResult": "training.augmentation.table",
+    "AugmentSettings": "training.augmentation.settings",
     "CalibrationResult": "training.recalibration",
     "Costs": "training.threshold_tuning",
     "Evaluation": "training.evaluation",
     "FitResult": "training.fitting",
     "FitSettings": "training.settings",
     "Goal": "training.threshold_tuning",
+    "Inspection": "training.inspection",
     "Parity": "training.parity",
     "ParityError": "training.parity",
     "ParityLimits": "training.parity_limits",
@@ -59,7 +70,9 @@ _HOMES = {
     "RejectionResult": "training.rejection_tuning",
     "ThresholdResult": "training.threshold_tuning",
     "TrainingHistory": "training.history",
+    "augment": "training.augmentation.table",
     "calibrate": "training.recalibration",
+    "check_data": "training.inspection",
     "evaluate": "training.evaluation",
     "fit": "training.fitting",
     "preset": "training.presets",

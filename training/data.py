@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,9 @@ from stream_classifier.errors import ConfigError
 
 __all__ = [
     "LABEL_SEPARATOR",
+    "METHOD_COLUMN",
     "MULTI_LABEL_COLUMN",
+    "ORIGIN_COLUMN",
     "TEXT_JOIN",
     "Columns",
     "Table",
@@ -28,11 +31,16 @@ __all__ = [
 TEXT_JOIN = "\n"
 """What stands between the parts of a text that is made of several columns."""
 
+T = TypeVar("T")
+
 LABEL_SEPARATOR = "|"
 """What stands between the labels of a cell that holds several."""
 
 MULTI_LABEL_COLUMN = "labels"
 """The column whose cells hold several labels."""
+
+ORIGIN_COLUMN, METHOD_COLUMN = "augmented_from", "augmentation"
+"""The columns that `augment` adds: the row that a row was made from (for an original: itself), and how (empty)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +95,9 @@ class Table:
         lines: where each row starts in its file, from 1; None for rows that are from no file.
         groups: equal for rows that belong together, empty for one that stands alone; None without a group column.
         times: seconds since 1970, or the column's own numbers; None without a time column.
+        parts: the cells that each text is joined from; None with one text column.
+        origins: equal for a row and those that `augment` made from it; None in a table that it did not write.
+        augmented: whether each row was made by `augment`; None in a table that it did not write.
         num_skipped: rows that had no text or no label, or could not be read, and are not here.
     """
 
@@ -97,6 +108,9 @@ class Table:
     lines: list[int] | None = field(default=None, repr=False)
     groups: list[str] | None = field(default=None, repr=False)
     times: list[float] | None = field(default=None, repr=False)
+    parts: list[tuple[str, ...]] | None = field(default=None, repr=False)
+    origins: list[str] | None = field(default=None, repr=False)
+    augmented: list[bool] | None = field(default=None, repr=False)
     num_skipped: int = 0
 
     def __len__(self) -> int:
@@ -121,12 +135,15 @@ class Table:
         """The rows at `indices`, in that order."""
         return Table(
             source,
-            [self.texts[i] for i in indices],
-            [self.label_sets[i] for i in indices],
-            self.multi_label,
-            None if self.lines is None else [self.lines[i] for i in indices],
-            None if self.groups is None else [self.groups[i] for i in indices],
-            None if self.times is None else [self.times[i] for i in indices],
+            _at(self.texts, indices),
+            _at(self.label_sets, indices),
+            multi_label=self.multi_label,
+            lines=None if self.lines is None else _at(self.lines, indices),
+            groups=None if self.groups is None else _at(self.groups, indices),
+            times=None if self.times is None else _at(self.times, indices),
+            parts=None if self.parts is None else _at(self.parts, indices),
+            origins=None if self.origins is None else _at(self.origins, indices),
+            augmented=None if self.augmented is None else _at(self.augmented, indices),
         )
 
 
@@ -172,3 +189,7 @@ def check_known_labels(table: Table, labels: Sequence[str], *, known_from: str) 
             f"{table.source}: {len(unknown)} labels are not among those of {known_from}: {named}; "
             "correct them, or add rows that have them to the training file"
         )
+
+
+def _at(values: Sequence[T], indices: Sequence[int]) -> list[T]:
+    return [values[i] for i in indices]

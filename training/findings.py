@@ -109,6 +109,11 @@ def row_findings(tables: Tables) -> Iterator[Finding]:
         if blank:
             message = f"{counted(len(blank), 'text')} white space alone, so that nothing tells their label"
             yield Finding("blank-texts", "warning", part, message, "remove these rows", lines_of(table, blank))
+        if part != "train" and table.augmented is not None and any(table.augmented):
+            rows = [i for i, is_made in enumerate(table.augmented) if is_made]
+            message = f"{counted(len(rows), 'row')} made by augment: figures on them tell nothing about the stream"
+            fix = "give the table that was augmented, or another with original rows only"
+            yield Finding("augmented-rows", "error", part, message, fix, lines_of(table, rows))
         if all(_NUMBER.fullmatch(text) for text in table.texts):
             message = f"all {len(table)} texts are numbers"
             yield Finding("numbers", "error", part, message, "name the column that holds the texts with --text-column")

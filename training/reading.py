@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from stream_classifier.errors import ConfigError
-from training.data import LABEL_SEPARATOR, MULTI_LABEL_COLUMN, TEXT_JOIN, Columns, Table
+from training.data import LABEL_SEPARATOR, METHOD_COLUMN, MULTI_LABEL_COLUMN, ORIGIN_COLUMN, TEXT_JOIN, Columns, Table
 from training.folders import folder_column_names, folder_rows, is_table
 from training.tables import FORMATS, BadRow, Cell, column_names, read_rows
 
@@ -97,9 +97,10 @@ def read_table(path: Path, columns: Columns | None = None) -> Table:
     columns = columns or Columns()
     names = folder_column_names(path) if path.is_dir() else column_names(path)
     label_column, multi_label = columns.labels_in(names)
+    is_augmented = ORIGIN_COLUMN in names and METHOD_COLUMN in names
     optional = [name for name in (columns.group, columns.time) if name is not None]
-    rows = _Rows(path, columns, label_column, multi_label=multi_label)
-    wanted = (*columns.text, label_column, *optional)
+    rows = _Rows(path, columns, label_column, multi_label=multi_label, is_augmented=is_augmented)
+    wanted = (*columns.text, label_column, *optional, *((ORIGIN_COLUMN, METHOD_COLUMN) if is_augmented else ()))
     for row in folder_rows(path, wanted) if path.is_dir() else read_rows(path, wanted):
         if isinstance(row, BadRow):
             rows.add_bad(row)
@@ -114,29 +115,37 @@ def read_table(path: Path, columns: Columns | None = None) -> Table:
 class _Rows:
     """The rows of a file on their way to a table."""
 
-    def __init__(self, path: Path, columns: Columns, label_column: str, *, multi_label: bool) -> None:
+    def __init__(
+        self, path: Path, columns: Columns, label_column: str, *, multi_label: bool, is_augmented: bool
+    ) -> None:
         self._path = path
         self._columns = columns
         self._label_column = label_column
         self._multi_label = multi_label
+        self._is_augmented = is_augmented
         self._texts: list[str] = []
         self._label_sets: list[tuple[str, ...]] = []
         self._lines: list[int] = []
         self._groups: list[str] = []
         self._times: list[float] = []
+        self._parts: list[tuple[str, ...]] = []
+        self._origins: list[str] = []
+        self._augmented: list[bool] = []
         self._incomplete: list[int] = []
         self._bad: list[int] = []
         self._num_dropped = 0
         self._unused = set(columns.label_map)
 
     def add(self, line: int, cells: Sequence[Cell]) -> None:
-        """Takes the cells of the text columns, the label column and, where there are any, those of group and time."""
+        """Takes the cells of text and label columns and, where there are any, of group, time, origin and method."""
         num_texts = len(self._columns.text)
         parts = [self._string(line, name, cell) for name, cell in zip(self._columns.text, cells, strict=False)]
         labels = self._labels(line, cells[num_texts])
         rest = iter(cells[num_texts + 1 :])
         group = "" if self._columns.group is None else self._string(line, self._columns.group, next(rest))
         time = 0.0 if self._columns.time is None else self._time(line, self._columns.time, next(rest))
+        origin = self._string(line, ORIGIN_COLUMN, next(rest)) if self._is_augmented else ""
+        method = self._string(line, METHOD_COLUMN, next(rest)) if self._is_augmented else ""
         text = TEXT_JOIN.join(part for part in parts if part)
         if not text or labels is None:
             self._incomplete.append(line)
@@ -152,6 +161,9 @@ class _Rows:
         self._lines.append(line)
         self._groups.append(group)
         self._times.append(time)
+        self._parts.append(tuple(parts))
+        self._origins.append(origin)
+        self._augmented.append(bool(method))
 
     def add_bad(self, row: BadRow) -> None:
         """Counts a row that cannot be read.
@@ -193,6 +205,9 @@ class _Rows:
             lines=self._lines,
             groups=None if self._columns.group is None else self._groups,
             times=None if self._columns.time is None else self._times,
+            parts=self._parts if len(self._columns.text) > 1 else None,
+            origins=self._origins if self._is_augmented else None,
+            augmented=self._augmented if self._is_augmented else None,
             num_skipped=num_skipped,
         )
 

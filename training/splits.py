@@ -32,7 +32,8 @@ def split_table(table: Table, *, share: float, seed: int, part: str = "validatio
 
     With a time column, the second part is the latest rows. Without one it has about `share` of the rows of each label,
     of which one at least stays in the first part: what is not trained cannot be told apart. What `units_of` keeps
-    together goes to one side; near-duplicates only where that leaves every label rows to hold out.
+    together goes to one side; near-duplicates only where that leaves every label rows to hold out. Rows that `augment`
+    made are never held out: those made from rows that are go away.
 
     Args:
         table: the rows to divide.
@@ -55,14 +56,16 @@ def split_table(table: Table, *, share: float, seed: int, part: str = "validatio
             f"{share:.0%} for {part}; give more rows, or a file of your own with --{part}"
         )
     first = [i for i in range(len(table)) if i not in chosen]
-    return table.take(first, table.source), table.take(sorted(chosen), f"{table.source} ({part} part)")
+    held_out = [i for i in sorted(chosen) if table.augmented is None or not table.augmented[i]]
+    return table.take(first, table.source), table.take(held_out, f"{table.source} ({part} part)")
 
 
 def units_of(table: Table, *, near: bool = True) -> NDArray[np.intp]:
     """A number for each row `[N]`, equal for rows that a split keeps on one side; deterministic.
 
-    Those are rows with the same value in the group column and, unless time divides them, copies: in a stream too the
-    future repeats the past. Both join, so that a copy ties two groups together.
+    Those are rows with the same value in the group column, rows that `augment` made with what they were made from, and,
+    unless time divides them, copies: in a stream too the future repeats the past. All join, so that a copy ties two
+    groups together.
 
     Args:
         near: whether near-duplicates are copies, or only equal texts.
@@ -73,9 +76,11 @@ def units_of(table: Table, *, near: bool = True) -> NDArray[np.intp]:
         copies_N = near_duplicates(table.texts) if near else np.unique(table.texts, return_inverse=True)[1]
         _, first, unit_N = np.unique(copies_N, return_index=True, return_inverse=True)
         edges.append(np.stack([numbers, first[unit_N]], axis=1))
-    if table.groups is not None:
+    for groups in (table.groups, table.origins):
+        if groups is None:
+            continue
         first_of: dict[str, int] = {}
-        firsts = [first_of.setdefault(group, i) if group else i for i, group in enumerate(table.groups)]
+        firsts = [first_of.setdefault(group, i) if group else i for i, group in enumerate(groups)]
         edges.append(np.stack([numbers, np.array(firsts)], axis=1))
     return connected(np.concatenate(edges), len(table)) if edges else numbers
 
@@ -113,7 +118,9 @@ def _stratified(table: Table, units: Sequence[list[int]], share: float, seed: in
     This is stratified sampling for one label a row, and close to iterative stratification (Sechidis, Tsoumakas,
     Vlahavas 2011) for several.
     """
-    counts = [Counter(label for i in rows for label in table.label_sets[i] or (_NO_LABEL,)) for rows in units]
+    originals = [[i for i in rows if table.augmented is None or not table.augmented[i]] for rows in units]
+    units = [rows for rows, own in zip(units, originals, strict=True) if own]
+    counts = [Counter(label for i in own for label in table.label_sets[i] or (_NO_LABEL,)) for own in originals if own]
     total: Counter[str] = Counter()
     for count in counts:
         total.update(count)

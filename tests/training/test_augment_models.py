@@ -1,0 +1,133 @@
+"""Augmentation with models: tiny ones with random weights, as real in every other way."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+import training
+from stream_classifier.errors import ConfigError
+from tests.plugins.models import make_directory
+from training.augmentation.masked import MaskedModel, word_span
+from training.augmentation.settings import AugmentSettings
+from training.augmentation.translation import BackTranslator
+from training.reading import read_table
+
+TEXTS = ["The quick brown fox jumps over the lazy dog.", "we report what the minister said", "42 !?", ""]
+
+
+def masked_directory(path: Path, family: str) -> Path:
+    import torch
+    from transformers import AutoConfig, AutoModelForMaskedLM
+
+    make_directory(path, family=family)
+    config = AutoConfig.from_pretrained(path)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        AutoModelForMaskedLM.from_config(config).save_pretrained(path)
+    return path
+
+
+def marian_directory(path: Path, seed: int) -> Path:
+    """A Marian model of one layer, with a word-level tokenizer."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import MarianConfig, MarianMTModel, PreTrainedTokenizerFast
+
+    words = sorted({word for text in TEXTS for word in text.lower().strip(".").split()})
+    vocabulary = {word: i for i, word in enumerate(["<pad>", "</s>", "<unk>", *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained(path)
+    config = MarianConfig(
+        vocab_size=len(vocabulary),
+        d_model=16,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=16,
+        decoder_ffn_dim=16,
+        max_position_embeddings=32,
+        pad_token_id=0,
+        eos_token_id=1,
+        forced_eos_token_id=1,
+        decoder_start_token_id=0,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        MarianMTModel(config).save_pretrained(path)
+    return path
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_masked_words_are_replaced_and_all_else_stays(tmp_path: Path, family: str) -> None:
+    model = MaskedModel(masked_directory(tmp_path / family, family))
+    seen = 0
+    for seed in range(5):
+        changed = model.substitute(TEXTS, 0.3, random.Random(seed))
+        assert changed == model.substitute(TEXTS, 0.3, random.Random(seed))
+        assert changed[2:] == TEXTS[2:]
+        for before, after in zip(TEXTS[:2], changed[:2], strict=True):
+            assert len(after.split()) == len(before.split())
+            assert [c for c in after if not c.isalpha()] == [c for c in before if not c.isalpha()]
+            different = [(b, a) for b, a in zip(before.split(), after.split(), strict=True) if a != b]
+            assert len(different) <= round(len(before.split()) * 0.3)
+            assert all(a[0].isupper() for b, a in different if b[0].isupper())
+            seen += len(different)
+    assert seen > 5
+
+
+@pytest.mark.parametrize(
+    ("span", "found"),
+    [((0, 5), (1, 5)), ((1, 5), (1, 5)), ((1, 4), None), ((6, 7), None), ((8, 10), None), ((10, 14), None)],
+)
+def test_words_are_spans_of_letters_with_or_without_the_space_before(
+    span: tuple[int, int], found: tuple[int, int] | None
+) -> None:
+    assert word_span(" over ! x2fish", *span) == found
+
+
+def test_a_model_without_a_masked_language_head_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no masked-language head.*stream-training adapt"):
+        MaskedModel(make_directory(tmp_path / "bert"))
+    with pytest.raises(ConfigError, match=r"no config\.json"):
+        MaskedModel(tmp_path / "none")
+
+
+def test_texts_are_translated_there_and_back_the_same_for_the_same_seed(tmp_path: Path) -> None:
+    translator = BackTranslator(marian_directory(tmp_path / "there", 1), marian_directory(tmp_path / "back", 2))
+    texts = [*TEXTS, "dog " * 100]
+    first = translator.translate(texts, seed=3)
+    assert first == translator.translate(texts, seed=3)
+    assert first[:2] != TEXTS[:2]
+    assert first != translator.translate(texts, seed=4)
+    assert first[3:] == texts[3:]  # the empty one, and the one that is too long
+    assert all(1 / 3 <= len(new) / len(old) <= 3 for new, old in zip(first[:3], texts[:3], strict=True))
+
+
+def test_a_directory_that_is_no_translation_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--translate-with .*transformers does not load it.*sentencepiece"):
+        BackTranslator(make_directory(tmp_path / "bert"), tmp_path)
+
+
+def test_a_table_is_augmented_with_both(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["text,label", *(f"the quick brown fox said {word},a" for word in ("dog", "what"))]))
+    settings = AugmentSettings(
+        methods=("masked", "translation"),
+        copies=2,
+        rates={"masked": 0.5},
+        masked_model=masked_directory(tmp_path / "bert", "bert"),
+        translate_with=marian_directory(tmp_path / "there", 1),
+        translate_back_with=marian_directory(tmp_path / "back", 2),
+    )
+    result = training.augment(path, tmp_path / "more.csv", settings=settings)
+    assert result.num_made["masked"] == 2
+    assert sum(result.num_made.values()) + result.num_unchanged == 4
+    assert read_table(result.path).labels == ["a"] * (2 + sum(result.num_made.values()))

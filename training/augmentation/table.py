@@ -1,0 +1,116 @@
+"""A labelled table to a larger one: its rows first, then rows made from them, each saying from which and how."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stream_classifier.errors import ConfigError
+from training.augmentation.noise import NOISE
+from training.augmentation.settings import METHODS, AugmentSettings
+from training.augmentation.writing import MadeRow, check_target, write_rows
+from training.progress import bar
+from training.reading import find_sources, read_table
+
+__all__ = ["AugmentResult", "augment"]
+
+_EVALUATION_NAMES = ("validation", "valid", "dev", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentResult:
+    """What `augment` wrote.
+
+    Attributes:
+        path: the file.
+        num_originals: rows of the training table.
+        num_made: rows made from them, by method.
+        num_unchanged: rows not written because nothing changed, or another row has the same text.
+    """
+
+    path: Path
+    num_originals: int
+    num_made: Mapping[str, int]
+    num_unchanged: int
+
+
+def augment(
+    data: str | Path,
+    out: str | Path,
+    *,
+    settings: AugmentSettings | None = None,
+    overwrite: bool = False,
+    show_progress: bool = False,
+) -> AugmentResult:
+    """Writes the training rows of `data` and rows made from them as one table. Blocks.
+
+    Rows for evaluation are never augmented: of a folder the training table alone is read. Splits keep a row and those
+    made from it on one side, and hold out original rows only.
+
+    Args:
+        data: a table, or a folder with one to train on.
+        out: a .csv, .tsv, .jsonl or .parquet file to write; complete or not there.
+        settings: how; None: one row from each, by all kinds of noise in turn.
+        overwrite: whether a file at `out` is replaced.
+        show_progress: whether bars are shown on standard error when it is a terminal.
+
+    Raises:
+        ConfigError: data, models or a place that cannot be used.
+    """
+    settings = settings or AugmentSettings()
+    out, source = Path(out), find_sources(Path(data)).train
+    check_target(out, source, overwrite=overwrite)
+    if source.stem.lower() in _EVALUATION_NAMES:
+        raise ConfigError(
+            f"{source}: rows to evaluate on are not augmented, or figures would tell of made texts; give training rows"
+        )
+    table = read_table(source, settings.columns)
+    if table.augmented is not None and any(table.augmented):
+        raise ConfigError(f"{source} was made by augment; give the table it was made from, with more --copies")
+    parts = [(text,) for text in table.texts] if table.parts is None else table.parts
+    made = _make(parts, settings, show_progress=show_progress)
+    seen = set(parts)
+    kept: list[MadeRow] = []
+    for i, method, cells in made:
+        if cells not in seen and any(cell.strip() for cell in cells):
+            seen.add(cells)
+            kept.append((i, method, cells))
+    rows = [(i, "", cells) for i, cells in enumerate(parts)] + kept
+    write_rows(out, table, settings.columns, rows)
+    counts = {method: sum(name == method for _, name, _ in kept) for method in settings.methods_in_turn}
+    return AugmentResult(out, len(table), counts, len(made) - len(kept))
+
+
+def _make(parts: Sequence[tuple[str, ...]], settings: AugmentSettings, *, show_progress: bool) -> list[MadeRow]:
+    """Rows as index of the original, method and cells; in the order of the originals, copy by copy."""
+    methods = settings.methods_in_turn
+    jobs = [(i, methods[(i + copy) % len(methods)]) for copy in range(settings.copies) for i in range(len(parts))]
+    results: dict[int, tuple[str, ...]] = {}
+    for number, method in enumerate(dict.fromkeys(methods)):
+        own = [k for k, (_, name) in enumerate(jobs) if name == method]
+        cells = [cell for k in own for cell in parts[jobs[k][0]]]
+        with bar(len(cells), method, unit="text", shown=show_progress) as progress:
+            change = _changer(method, settings, settings.seed * len(METHODS) + number, progress.update)
+            changed = iter(change(cells))
+        for k in own:
+            results[k] = tuple(next(changed) for _ in parts[jobs[k][0]])
+    return [(i, method, results[k]) for k, (i, method) in enumerate(jobs)]
+
+
+def _changer(
+    method: str, settings: AugmentSettings, seed: int, advance: Callable[[int], object]
+) -> Callable[[list[str]], list[str]]:
+    draw = random.Random(seed)
+    if method == "masked" and settings.masked_model is not None:
+        from training.augmentation.masked import MaskedModel
+
+        model = MaskedModel(settings.masked_model)
+        return lambda cells: model.substitute(cells, settings.rate(method), draw, advance)
+    if method == "translation" and settings.translate_with is not None and settings.translate_back_with is not None:
+        from training.augmentation.translation import BackTranslator
+
+        translator = BackTranslator(settings.translate_with, settings.translate_back_with)
+        return lambda cells: translator.translate(cells, seed=seed, advance=advance)
+    return lambda cells: [NOISE[method](cell, settings.rate(method), draw) for cell in cells]
