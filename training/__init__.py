@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from training.quantization import QuantizeResult, quantize
     from training.recalibration import CalibrationResult, calibrate
     from training.rejection_tuning import RejectionResult, reject
+    from training.reporting import ReportResult, write_report
     from training.settings import FitSettings
     from training.threshold_tuning import Costs, Goal, ThresholdResult, thresholds
 
@@ -39,6 +40,7 @@ __all__ = [
     "ParityLimits",
     "QuantizeResult",
     "RejectionResult",
+    "ReportResult",
     "ThresholdResult",
     "TrainingHistory",
     "augment",
@@ -51,6 +53,7 @@ __all__ = [
     "read_history",
     "reject",
     "thresholds",
+    "write_report",
 ]
 
 _HOMES = {
@@ -68,6 +71,7 @@ _HOMES = {
     "ParityLimits": "training.parity_limits",
     "QuantizeResult": "training.quantization",
     "RejectionResult": "training.rejection_tuning",
+    "ReportResult": "training.reporting",
     "ThresholdResult": "training.threshold_tuning",
     "TrainingHistory": "training.history",
     "augment": "training.augmentation.table",
@@ -80,6 +84,7 @@ _HOMES = {
     "read_history": "training.history",
     "reject": "training.rejection_tuning",
     "thresholds": "training.threshold_tuning",
+    "write_report": "training.reporting",
 }
 
 

@@ -14,7 +14,7 @@ from scipy import stats
 
 from training.intervals import Interval, bootstrap_interval
 
-__all__ = ["Difference", "compare_predictions", "mcnemar", "paired_difference"]
+__all__ = ["Difference", "compare_predictions", "macro_f1_interval", "mcnemar", "paired_difference"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,11 @@ def compare_predictions(
         len(true_NL),
     )
     return accuracy, Difference(first, second, first - second, interval), mcnemar(first_correct_N, second_correct_N)
+
+
+def macro_f1_interval(true_NL: NDArray[np.bool_], predicted_NL: NDArray[np.bool_]) -> Interval:
+    """The 95 % interval of macro-F1, by bootstrap of the texts."""
+    return bootstrap_interval(lambda weights_RN: _macro_f1(true_NL, predicted_NL, weights_RN), len(true_NL))
 
 
 def _macro_f1(

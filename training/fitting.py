@@ -15,18 +15,20 @@ from transformers import set_seed
 from stream_classifier.model.classifier import Classifier
 from stream_classifier.model.publish import replace_directory, write_manifest
 from training.card import model_card
-from training.data import TEXT_JOIN
+from training.data import TEXT_JOIN, Table
+from training.documents import write_documents
 from training.encoder import Encoder, default_base, load_encoder, quiet_transformers
 from training.evaluation import Evaluation, evaluate_table
 from training.export import check_target, finish, pick_golden, save_files
 from training.fine_tuning import fine_tune
 from training.history import TrainingHistory
 from training.interrupts import Interrupts
+from training.measured import DataSummary, Measured
 from training.normalisation import normalised
 from training.parts import Parts, read_parts
 from training.recalibration import first_calibration
 from training.recipe import RECIPE_NAME, write_recipe
-from training.rejection import first_rejection
+from training.rejection import first_rejection, set_apart
 from training.reporters import prepare_reporters
 from training.settings import FitSettings
 from training.work_dir import fingerprint, work_dir
@@ -156,7 +158,10 @@ def _publish(
         write_manifest(aside, content)
     measured_on, rows = ("validation", parts.validation) if parts.test is None else ("test", parts.test)
     evaluation = evaluate_table(
-        Classifier.load(aside, name=out.name), rows, out_of_scope_label=settings.out_of_scope_label
+        Classifier.load(aside, name=out.name),
+        rows,
+        baseline=parts.train if settings.baseline else None,
+        out_of_scope_label=settings.out_of_scope_label,
     )
     content["training"] = {**training, "measured_on": measured_on, "figures": _figures(evaluation)}
     golden = settings.golden_texts
@@ -164,6 +169,13 @@ def _publish(
     digest = finish(
         aside, content, golden_texts=golden_texts, card=model_card(out.name, labels=parts.labels, content=content)
     )
+    Measured(
+        answers=evaluation.answers,
+        measured_on=measured_on,
+        data=DataSummary.of(parts),
+        baseline=evaluation.baseline,
+    ).write(aside)
+    write_documents(aside, name=out.name, texts=_shown_texts(rows, settings))
     replace_directory(aside, out)
     return FitResult(out, digest, evaluation, measured_on, history)
 
@@ -185,6 +197,13 @@ def _summary(parts: Parts, settings: FitSettings, base: str, history: TrainingHi
         "warmup_share": settings.warmup_share,
         "seed": settings.seed,
     }
+
+
+def _shown_texts(rows: Table, settings: FitSettings) -> list[str] | None:
+    if not settings.show_texts:
+        return None
+    outside = settings.out_of_scope_label
+    return (rows if outside is None else set_apart(rows, outside)[0]).texts
 
 
 def _figures(evaluation: Evaluation) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from stream_classifier.model import directory
 from stream_classifier.model.manifest import MANIFEST_NAME, read_json_object
 from stream_classifier.model.publish import write_manifest
 from training.card import write_card
+from training.documents import write_documents
 from training.export import check_target, written_aside
 
 __all__ = ["check_place", "renew_documents", "update_manifest", "without_thresholds"]
@@ -57,8 +58,9 @@ def update_manifest(
 
 
 def renew_documents(path: Path, content: Mapping[str, Any], *, name: str) -> None:
-    """Writes what tells people of a model anew from what classifier.json says now: the card."""
+    """Writes what tells people of a model anew from what classifier.json says now: the card, the report."""
     write_card(path, content, name=name)
+    write_documents(path, name=name)
 
 
 def without_thresholds(content: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:

@@ -53,7 +53,7 @@ def test_the_directory_is_complete_and_plain_transformers_gives_the_same_labels(
     directory, test, result = fitted
     names = {path.name for path in directory.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "classifier.json", "golden.jsonl"} <= names
-    assert "README.md" in names
+    assert {"README.md", "report.html", "measured.npz"} <= names
     assert not {name for name in names if name.endswith((".bin", ".pt"))}
     classifier = Classifier.load(directory, dtype="float32")
     assert classifier.digest == result.digest

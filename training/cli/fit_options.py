@@ -177,6 +177,8 @@ _OPTIONS = (
         type=click.Choice(REPORTERS),
         multiple=True,
     ),
+    _setting("Output", "--baseline/--no-baseline", "Measure a tf-idf model beside it: is BERT worth it?"),
+    _setting("Output", "--show-texts/--no-show-texts", "Show the texts it gets wrong in report.html."),
     _setting(
         "Output",
         "--golden-texts",

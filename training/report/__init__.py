@@ -1,0 +1,1 @@
+"""report.html of a model directory: one file, no network, plots inside."""
