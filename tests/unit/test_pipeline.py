@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_classifier import codecs
-from stream_classifier.errors import DeliveryError, ModelError
+from stream_classifier.errors import DeliveryError, ModelError, RecordError
 from stream_classifier.model.classifier import Classifier
 from stream_classifier.model.protocols import TokenBatch
 from stream_classifier.observe.metrics import Metrics
@@ -332,6 +332,23 @@ async def test_values_are_decoded_once_for_all_that_read_them_alike_and_tokenize
         await made.until_finished()
         assert calls == {"decode": 1, "encode": 1}
         assert len(made.results("words")) == len(made.results("tokens")) == 5
+
+
+async def test_a_result_the_codec_cannot_write_is_the_dead_letter_of_its_own_record(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def encode(codec: codecs.TextCodec, result: Mapping[str, Any]) -> bytes:
+        if result["source"]["offset"] == 3:
+            raise RecordError("deliver", "Unwritable", "no")
+        return json.dumps(result).encode()
+
+    monkeypatch.setattr(codecs.TextCodec, "writes_json", False)
+    monkeypatch.setattr(codecs.TextCodec, "encode", encode)
+    async with running(FakeKafka(), ("words",)) as made:
+        made.submit([of_kind("null" if i == 1 else "good", i, 0, None) for i in range(5)])
+        await made.until_finished()
+        assert [result["source"]["offset"] for result in made.results("words")] == [0, 2, 4]
+        assert made.dead_letters() == [(0, 1, "decode", ("words",)), (0, 3, "deliver", ("words",))]
 
 
 class TestWhatStopsTheWorker:
