@@ -33,6 +33,8 @@ class Tables:
     train: Table
     validation: Table | None = None
     test: Table | None = None
+    out_of_scope_label: str | None = None
+    """A label that stays out of the head: training need not have it."""
 
     def parts(self) -> list[tuple[str, Table]]:
         """Name and table of those that are there."""
@@ -96,7 +98,7 @@ def label_findings(tables: Tables) -> Iterator[Finding]:
     yield from _names(tables)
     yield from _counts(tables)
     for part, table in tables.parts()[1:]:
-        yield from _differences(tables.train, part, table)
+        yield from _differences(tables.train, part, table, tables.out_of_scope_label)
 
 
 def row_findings(tables: Tables) -> Iterator[Finding]:
@@ -164,16 +166,16 @@ def _counts(tables: Tables) -> Iterator[Finding]:
         yield Finding("imbalance", "note", "train", message, fix)
 
 
-def _differences(train: Table, part: str, table: Table) -> Iterator[Finding]:
+def _differences(train: Table, part: str, table: Table, out_of_scope_label: str | None) -> Iterator[Finding]:
     if table.multi_label != train.multi_label:
         kinds = ["several labels a text" if t.multi_label else "one" for t in (train, table)]
         message = f"the training rows have {kinds[0]}, these {kinds[1]}"
         yield Finding("kinds-differ", "error", part, message, "give both the same label column")
         return
     known, counts = train.label_counts(), table.label_counts()
-    unknown = sorted(set(counts) - set(known))
+    unknown = sorted(set(counts) - set(known) - {out_of_scope_label})
     if unknown:
-        rows = [i for i, label_set in enumerate(table.label_sets) if not known.keys() >= set(label_set)]
+        rows = [i for i, label_set in enumerate(table.label_sets) if not set(label_set).isdisjoint(unknown)]
         message = f"{counted(len(unknown), 'label')} not among those of {train.source}: {named(unknown)}"
         fix = "rename them or leave them out with --label-map (old=new, or old=), or add training rows that have them"
         yield Finding("unknown-labels", "error", part, message, fix, lines_of(table, rows))

@@ -87,12 +87,12 @@ def check_data(
     """
     paths = [None if path is None else Path(path) for path in (validation, test)]
     sources = find_sources(Path(data), validation=paths[0], test=paths[1])
-    train, *others = [
+    train, validation_table, test_table = (
         None if path is None else read_table(path, columns)
         for path in (sources.train, sources.validation, sources.test)
-    ]
+    )
     assert train is not None  # find_sources gives one
-    return inspect_tables(Tables(train, *others), counter=counter, max_length=max_length)
+    return inspect_tables(Tables(train, validation_table, test_table), counter=counter, max_length=max_length)
 
 
 def inspect_tables(tables: Tables, *, counter: TokenCounter | None = None, max_length: int = _MAX_LENGTH) -> Inspection:

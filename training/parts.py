@@ -29,6 +29,7 @@ __all__ = ["Parts", "read_parts"]
 
 logger = logging.getLogger(__name__)
 
+_SPAM_LABELS = ("spam", "junk")
 _TEST_SEED = 0  # whatever the seed of the fit: models of several seeds are measured on the same rows
 
 
@@ -40,7 +41,7 @@ class Parts:
         train, validation: never empty.
         test: None where there is no file for it.
         labels: those of the training file, sorted: the order of the logits.
-        positive_label: as set, or for sentiment guessed from the labels; else None.
+        positive_label: as set; for sentiment guessed from the labels, for spam the one of that name; else None.
         inspection: what `data check` says of the tables.
         outside: rows with the out-of-scope label that are not for testing; None where there are none. Those of the test
             rows stay there, all other rows have one of `labels`.
@@ -83,7 +84,8 @@ def read_parts(
         for path in (sources.train, sources.validation, sources.test)
     )
     assert train is not None  # find_sources gives one
-    inspection = _inspect(Tables(train, validation_table, test_table), settings)
+    tables = Tables(train, validation_table, test_table, settings.out_of_scope_label)
+    inspection = _inspect(tables, settings)
     validation_share = settings.validation_share
     if test_table is None and settings.test_share:
         train, test_table = split_table(train, share=settings.test_share, seed=_TEST_SEED, part="test")
@@ -96,11 +98,7 @@ def read_parts(
         validation_table, outside_validation = set_apart(validation_table, settings.out_of_scope_label)
         outside = joined([table for table in (outside_train, outside_validation) if table is not None])
     labels = labels_of(train)
-    positive_label = settings.positive_label
-    if positive_label is not None:
-        index_of(positive_label, labels, setting="--positive-label")
-    elif settings.task == "sentiment":
-        positive_label = guess_positive(labels)
+    positive_label = _positive_label(settings, labels)
     num_test = 0 if test_table is None else len(test_table)
     logger.info(
         "%d rows to train on, %d to validate on, %d to test on; %d labels",
@@ -110,6 +108,17 @@ def read_parts(
         len(labels),
     )
     return Parts(train, validation_table, test_table, labels, positive_label, inspection, outside)
+
+
+def _positive_label(settings: FitSettings, labels: tuple[str, ...]) -> str | None:
+    """The label of the sentiment score and of costs: as set; for sentiment guessed; for spam the one of that name."""
+    if settings.positive_label is not None:
+        index_of(settings.positive_label, labels, setting="--positive-label")
+        return settings.positive_label
+    if settings.task == "sentiment":
+        return guess_positive(labels)
+    spam = [label for label in labels if label.casefold() in _SPAM_LABELS] if settings.task == "spam" else []
+    return spam[0] if len(spam) == 1 else None
 
 
 def _inspect(tables: Tables, settings: FitSettings) -> Inspection:

@@ -34,7 +34,7 @@ class FitSettings:
     task: str = "free"
     """"intent" and "sentiment" add fields to the results; any other name is only shown."""
     positive_label: str | None = None
-    """For sentiment: the label whose probability is the sentiment score. None: guessed from the labels."""
+    """The label of the sentiment score, and of costs. None: for sentiment guessed from the labels, for spam "spam"."""
     columns: Columns = field(default_factory=Columns)
     """Where texts and labels are."""
     validation_share: float = 0.1

@@ -188,3 +188,21 @@ def test_the_command_shows_lines_but_no_texts_and_exits_1_for_warnings(tmp_path:
     found_by_machine = json.loads(CliRunner().invoke(cli, [*arguments, "--json"]).stdout)
     assert found_by_machine["rows"] == {"train": 400, "test": 200}
     assert [(f["code"], f["part"], f["lines"]) for f in found_by_machine["findings"]] == [("leakage", "test", [5])]
+
+
+def test_the_out_of_scope_label_need_not_be_trained() -> None:
+    test = table(texts(200, 2), ["a", "b", "oos", "b"] * 50)
+    tables = Tables(clean(), None, test, out_of_scope_label="oos")
+    assert "unknown-labels" not in {finding.code for finding in inspect_tables(tables).findings}
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "positive"),
+    [("spam", ("ham", "Spam"), "Spam"), ("spam", ("no", "yes"), None), ("free", ("ham", "spam"), None)],
+)
+def test_the_positive_label_of_spam_is_spam(
+    tmp_path: Path, task: str, labels: tuple[str, str], positive: str | None
+) -> None:
+    rows = table(texts(100), labels * 50)
+    settings = FitSettings(task=task, base=str(make_directory(tmp_path / "base")))
+    assert read_parts(write(tmp_path / "t.jsonl", rows), settings=settings).positive_label == positive
