@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 from tqdm import tqdm
 from transformers import TrainerCallback
@@ -22,7 +23,16 @@ from training.progress import bar
 from training.sampling import EpochSampler
 from training.settings import FitSettings
 
-__all__ = ["DivergedError", "EarlyStop", "NanStop", "Progress", "ShuffleRows", "Unfreeze", "epochs_without_gain"]
+__all__ = [
+    "DivergedError",
+    "EarlyStop",
+    "NanStop",
+    "OwnDropout",
+    "Progress",
+    "ShuffleRows",
+    "Unfreeze",
+    "epochs_without_gain",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +94,14 @@ class ShuffleRows(TrainerCallback):
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._sampler.epoch = int(state.epoch)
+
+
+class OwnDropout(TrainerCallback):
+    """Draws other dropouts in every process: Trainer gives all of them one seed."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if args.process_index > 0:
+            torch.manual_seed(args.seed + args.process_index)
 
 
 class Unfreeze(TrainerCallback):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -55,12 +56,13 @@ def fine_tune(
         ConfigError: what the settings ask for is not there: a device, a dtype, room, a layer to freeze.
         TrainingError, Interrupted: see `loop.train`.
     """
-    encoder.tokenizer.save_pretrained(work_dir / "tokenizer")
-    tokenizer = TextTokenizer(
-        work_dir / "tokenizer" / "tokenizer.json",
-        max_length=min(settings.max_length, encoder.max_length),
-        vocab_size=encoder.model.config.vocab_size,
-    )
+    with tempfile.TemporaryDirectory(prefix="stream-training-") as folder:
+        encoder.tokenizer.save_pretrained(folder)
+        tokenizer = TextTokenizer(
+            Path(folder) / "tokenizer.json",
+            max_length=min(settings.max_length, encoder.max_length),
+            vocab_size=encoder.model.config.vocab_size,
+        )
     train_tokens = tokenizer.encode(parts.train.texts)
     validation_tokens = tokenizer.encode(parts.validation.texts)
     train_targets, validation_targets = parts.targets(parts.train), parts.targets(parts.validation)

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import logging
 import shutil
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from transformers import set_seed
 
+from stream_classifier.model.backends.torch import pick_device
 from stream_classifier.model.classifier import Classifier
 from stream_classifier.model.publish import replace_directory, write_manifest
 from training.card import model_card
@@ -26,12 +28,13 @@ from training.interrupts import Interrupts
 from training.measured import DataSummary, Measured
 from training.normalisation import normalised
 from training.parts import Parts, read_parts
+from training.processes import Processes
 from training.recalibration import first_calibration
 from training.recipe import RECIPE_NAME, write_recipe
 from training.rejection import first_rejection, set_apart
 from training.reporters import prepare_reporters
 from training.settings import FitSettings
-from training.work_dir import fingerprint, work_dir
+from training.work_dir import fingerprint, work_dir, work_path
 
 __all__ = ["FitResult", "fit"]
 
@@ -74,6 +77,8 @@ def fit(
     the step is finished and a checkpoint saved in `out`.work; killed, it leaves the last one, of the last epoch or of
     five minutes ago. The same call with `resume` gives the model that an uninterrupted one would have given.
 
+    Under torchrun every process calls it and gets the same result; the first one writes.
+
     Args:
         data: a file (CSV, TSV, JSON lines, Parquet), or a folder with train, validation and test files.
         out: the model directory to make; complete or not there.
@@ -90,18 +95,26 @@ def fit(
         Interrupted: a signal came; a KeyboardInterrupt whose message says how to go on.
     """
     out = Path(out)
+    processes = Processes.started()
     check_target(out, overwrite=overwrite)
     settings = settings or FitSettings()
+    settings.check_processes(processes.count)
     prepare_reporters(settings.report_to, run_name=out.name)
     parts = read_parts(data, settings=settings, validation=validation, test=test)
     if parts.test is None:
         logger.info("there is no test file: the figures are those of the validation rows, which also choose the epoch")
-    made_from = fingerprint(settings, {"training": parts.train, "validation": parts.validation}, num_processes=1)
+    made_from = fingerprint(
+        settings, {"training": parts.train, "validation": parts.validation}, num_processes=processes.count
+    )
+    processes.connect(on_cpu=pick_device(settings.device).type == "cpu")
     with (
         Interrupts().handled() as interrupts,
-        work_dir(out, made_from, resume=resume, overwrite=overwrite) as work,
+        work_dir(out, made_from, resume=resume, overwrite=overwrite)
+        if processes.is_main
+        else nullcontext(work_path(out)) as work,
         quiet_transformers(),
     ):
+        processes.wait()  # until the work directory is made
         set_seed(settings.seed)
         encoder = load_encoder(
             settings.base or default_base(),
@@ -120,8 +133,11 @@ def fit(
             run_name=out.name,
             show_progress=show_progress,
         )
-        logger.info("measuring")
-        return _publish(encoder, parts, settings, history, work / "model", out)
+        result = None
+        if processes.is_main:
+            logger.info("measuring")
+            result = _publish(encoder, parts, settings, history, work / "model", out)
+        return processes.from_main(result)
 
 
 def _publish(

@@ -8,6 +8,7 @@ function of the seed. So it goes on after a kill as if nothing had happened, in 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from stream_classifier.errors import TrainingError
 from stream_classifier.model.calibration import MULTI_LABEL, Calibration
-from training.callbacks import EarlyStop, NanStop, Progress, ShuffleRows, Unfreeze
+from training.callbacks import EarlyStop, NanStop, OwnDropout, Progress, ShuffleRows, Unfreeze
 from training.checkpoints import SaveInTime, is_finished, last_checkpoint, load_best
 from training.history import TrainingHistory
 from training.interrupts import Interrupts
@@ -108,6 +109,7 @@ def train(
     )
     for callback in (
         ShuffleRows(trainer.rows_sampler),
+        OwnDropout(),
         NanStop(settings),
         EarlyStop(settings.metric, settings.patience),
         SaveInTime(context.interrupts, settings.checkpoint_steps),
@@ -121,7 +123,8 @@ def train(
     if checkpoint is not None and is_finished(checkpoint, settings):
         return load_best(module, checkpoint, settings)
     try:
-        with context.interrupts.deferred():
+        # Several processes would see a signal in different steps, and wait for each other forever: they end at once.
+        with context.interrupts.deferred() if trainer.args.world_size == 1 else nullcontext():
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     finally:
         progress.close()

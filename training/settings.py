@@ -167,6 +167,15 @@ class FitSettings:
         """`learning_rate`, or the default for this kind of fit."""
         return (1e-3 if self.freeze_encoder else 5e-5) if self.learning_rate is None else self.learning_rate
 
+    def check_processes(self, count: int) -> None:
+        """Refuses what several processes cannot do.
+
+        Raises:
+            ConfigError: gradual unfreezing, which changes what they agree about.
+        """
+        if count > 1 and self.gradual_unfreezing:
+            raise ConfigError(f"gradual_unfreezing works in one process, and there are {count}; leave it out")
+
     def _check_class_weights(self) -> None:
         if self.class_weights is None:
             return

@@ -13,6 +13,7 @@ from training.cli.sections import SectionedCommand, SectionedOption
 from training.cli.show import print_json, show_evaluation
 from training.data import Columns
 from training.presets import PRESETS
+from training.processes import Processes
 from training.recipe import read_recipe
 from training.settings import FitSettings
 
@@ -28,6 +29,7 @@ __all__ = ["command"]
         "stream-training fit mail.jsonl --task spam --out models/spam --text-column subject,body --label-column kind",
         "stream-training fit reviews.csv --task sentiment --positive-label good --base models/base --out models/mood",
         "stream-training fit reviews.csv --config models/mood/run.toml --seed 1 --out models/mood-1",
+        "torchrun --nproc-per-node 4 -m training fit support.csv --task intent --out models/intent",
         "stream-training fit rare.csv --out models/rare --class-weights balanced --metric macro_f1 --epochs 10",
     ),
 )
@@ -97,7 +99,8 @@ def command(
     the test rows, or of the validation rows where there are none. The model directory is complete or not there; it
     holds a few validation texts (golden.jsonl) unless --golden-texts says otherwise.
     """
-    set_up_logging(quiet=quiet)
+    processes = Processes.started()
+    set_up_logging(quiet=quiet or not processes.is_main)
     settings = _settings(preset, config, columns, given)
     from training.fitting import fit
 
@@ -111,6 +114,9 @@ def command(
         resume=resume,
         show_progress=not quiet,
     )
+    processes.end()
+    if not processes.is_main:
+        return
     if as_json:
         figures = {"path": str(result.path), "digest": result.digest, "measured_on": result.measured_on}
         print_json({**figures, **result.evaluation.as_dict()})

@@ -1,0 +1,70 @@
+"""The processes of one fit: one, or those that torchrun started, which train on shares of each step's rows.
+
+All read the same rows and load the same model; one of them, the main process, writes. Under Python alone there is one
+process, and nothing of torch.distributed is touched.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+__all__ = ["Processes"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """Where this process stands among the others.
+
+    Attributes:
+        rank: 0 to `count` - 1; 0 is the main process.
+        count: processes in all.
+    """
+
+    rank: int
+    count: int
+
+    @classmethod
+    def started(cls) -> Processes:
+        """As torchrun says in the environment, without talking to the others yet."""
+        return cls(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes."""
+        return self.rank == 0
+
+    def connect(self, *, on_cpu: bool) -> None:
+        """Joins the others. On the CPU through gloo, on GPUs through NCCL; a GPU each."""
+        if self.count > 1:
+            from accelerate import PartialState
+
+            PartialState(cpu=on_cpu)
+
+    def wait(self) -> None:
+        """Blocks until all are here."""
+        if self.count > 1:
+            import torch.distributed
+
+            torch.distributed.barrier()
+
+    def from_main(self, value: T | None) -> T:
+        """The main process's value, in all of them; blocks until it has one."""
+        values: list[Any] = [value]
+        if self.count > 1:
+            import torch.distributed
+
+            torch.distributed.broadcast_object_list(values, src=0)
+        result: T = values[0]
+        return result
+
+    def end(self) -> None:
+        """Takes leave of the others, at the end of the program."""
+        if self.count > 1:
+            import torch.distributed
+
+            if torch.distributed.is_initialized():
+                torch.distributed.destroy_process_group()
