@@ -161,8 +161,7 @@ def only_classifiers(record: SourceRecord) -> frozenset[str] | None:
 
 def source_timestamp(record: SourceRecord) -> int | None:
     """The record's timestamp in ms; None where the source has none (the producer then sets the current time)."""
-    timestamp = record.timestamp
-    return timestamp if timestamp is not None and timestamp >= 0 else None
+    return None if record.timestamp == -1 else record.timestamp
 
 
 def _encode(text: str) -> bytes:

@@ -198,8 +198,8 @@ class _Sender:
             except ProduceError as error:
                 if not isinstance(error.cause, REFUSED):
                     raise DeliveryError(
-                        f"{self._topic}[{self._partition}] did not take {len(error.records)} records: {error.cause!r}; "
-                        "nothing of them is committed, they are read again after a restart"
+                        f"{self._topic}[{self._partition}] did not take {len(error.records)} records: {error.cause!r}"
+                        f"{_hint(error.cause)}; nothing of them is committed, they are read again after a restart"
                     ) from error
                 stopped_by = error
             await self._split(stopped_by, base + stopped_by.start)
@@ -236,6 +236,14 @@ class _Sender:
         error = RecordError("deliver", type(cause).__name__, message)
         source = shipment.sources[index - self._starts[number]]
         self._refused.append(_Refused(shipment.classifier, source, shipment.dead_letter, error))
+
+
+def _hint(cause: Exception) -> str:
+    if isinstance(cause, kafka.TopicAuthorizationFailedError):
+        return " (allow WRITE on that topic)"
+    if isinstance(cause, (kafka.UnknownTopicOrPartitionError, kafka.NotLeaderForPartitionError)):
+        return " (the topic may be gone, or made anew with fewer partitions: a restart looks at it again)"
+    return ""
 
 
 def _mend(record: OutputRecord, cause: Exception, *, dead_letter: bool) -> OutputRecord | None:

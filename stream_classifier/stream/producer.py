@@ -17,6 +17,7 @@ from typing import Any
 
 import aiokafka
 from aiokafka.errors import (
+    BrokerResponseError,
     CorruptRecordException,
     IllegalOperation,
     InvalidMessageError,
@@ -26,6 +27,8 @@ from aiokafka.errors import (
     MessageSizeTooLargeError,
     ProducerClosed,
     RecordListTooLargeError,
+    UnknownTopicOrPartitionError,
+    kafka_errors,
 )
 from aiokafka.partitioner import murmur2
 
@@ -36,7 +39,22 @@ from stream_classifier.stream.header_keys import AnyKeyBatch
 __all__ = ["BatchProducer", "ProduceError", "TransactionalProducer", "key_partition"]
 
 BATCH_TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
-REFUSED = (*BATCH_TOO_LARGE, InvalidTimestampError, InvalidMessageError, CorruptRecordException)
+
+
+class InvalidRecordError(BrokerResponseError):  # type: ignore[misc]  # aiokafka has no types
+    """A record breaks a rule of its topic: a null key where the topic is compacted. aiokafka does not know the code."""
+
+    errno = 87
+    message = "INVALID_RECORD"
+
+
+REFUSED = (
+    *BATCH_TOO_LARGE,
+    InvalidTimestampError,
+    InvalidMessageError,
+    CorruptRecordException,
+    kafka_errors.setdefault(InvalidRecordError.errno, InvalidRecordError),
+)
 """What a broker says of a produce batch it did not append because of what is in it."""
 
 
@@ -139,7 +157,11 @@ class BatchProducer:
 
     async def _produce(self, producer: Any, builder: Any, topic: str, partition: int) -> None:
         """One produce batch, until it is acknowledged. Raises aiokafka's KafkaError when it is not."""
-        await (await producer.send_batch(builder, topic, partition=partition))
+        try:
+            answer = await producer.send_batch(builder, topic, partition=partition)
+        except AssertionError as error:  # what aiokafka says of a topic that has no such partition any more
+            raise UnknownTopicOrPartitionError(f"{topic} has no partition {partition}") from error
+        await answer
 
     def _fill(self, builder: Any, topic: str, records: Sequence[OutputRecord], start: int) -> int:
         """Append records from `start` on until the batch is full, or a header key is none for it (header_keys.py);

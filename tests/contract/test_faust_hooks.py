@@ -99,6 +99,10 @@ def test_the_fetcher_finds_its_parser_by_names_we_replace() -> None:
     assert "self._fetcher = Fetcher(" in inspect.getsource(aiokafka.AIOKafkaConsumer.start)
 
 
+def test_aiokafka_asserts_that_a_partition_is_there() -> None:
+    assert '"Unrecognized partition"' in inspect.getsource(aiokafka.AIOKafkaProducer._partition)
+
+
 def test_the_isolation_level_is_read_when_the_consumer_starts() -> None:
     assert "isolation_level=self._isolation_level" in inspect.getsource(aiokafka.AIOKafkaConsumer.start)
 
