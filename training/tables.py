@@ -162,6 +162,8 @@ def _header(path: Path, reader: Any) -> list[str]:
         raise ConfigError(f"{path}: its header is broken ({error}); name the columns on the first line") from error
     if header is None:
         raise ConfigError(f"{path}: it is empty; give a header and at least two rows")
+    if any(map(_is_undecoded, header)):
+        raise ConfigError(f"{path}: its header is not UTF-8; convert the file, as with iconv")
     return header
 
 
@@ -254,7 +256,7 @@ def _not_utf8(line: int) -> BadRow:
 
 def _no_column(path: Path, header: Sequence[str], column: str) -> ConfigError:
     seen = ", ".join(repr(name[:_MAX_NAME]) for name in header[:20])
-    return ConfigError(
-        f"{path}: there is no column {column!r}, the columns are {seen}; "
-        "give --text-column and --label-column, or add a header line"
-    )
+    fix = "give --text-column and --label-column, or add a header line"
+    if len(header) == 1 and (delimiter := next((mark for mark in ";\t|," if mark in header[0]), None)):
+        fix = f"the cells seem to be divided by {delimiter!r}: write a .csv file with commas, or a .tsv file with tabs"
+    return ConfigError(f"{path}: there is no column {column!r}, the columns are {seen}; {fix}")

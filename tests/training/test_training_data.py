@@ -137,3 +137,30 @@ def test_a_missing_column_names_those_that_are_there(tmp_path: Path) -> None:
 def test_tables_without_rows_or_with_broken_lines_are_refused(tmp_path: Path, content: str) -> None:
     with pytest.raises(ConfigError, match=r"t\.(csv|jsonl)"):
         read_table(write(tmp_path / ("t.jsonl" if content.startswith("{") else "t.csv"), content))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("t.csv", "text,label\none,a\n".encode("utf-16"), r"header is not UTF-8; convert"),
+        ("t.csv", b"text;label\none;a\n", r"divided by ';': write a \.csv file with commas"),
+        ("t.tsv", b"text,label\none,a\n", r"divided by ','"),
+        ("t.csv", b'text,label\n"unclosed,a\nmore,b\n', r"line 2 is broken"),
+        ("t.jsonl", b"[" * 100_000, r"line 1 is not valid JSON"),
+        ("t.jsonl", b'{"text": "a", "label": true}', r"line 1 has a bool as 'label'"),
+        ("t.jsonl", b'{"text": {"x": 1}, "label": "a"}', r"line 1 has a dict as 'text'"),
+        ("t.xlsx", b"PK", r"the format \.xlsx is not read"),
+    ],
+)
+def test_what_is_no_table_is_refused_with_the_fix(tmp_path: Path, name: str, content: bytes, problem: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=problem):
+        read_table(path)
+
+
+def test_line_ends_of_every_kind_and_large_cells_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    for end in (b"\n", b"\r\n", b"\r"):
+        path.write_bytes(b"text,label" + end + b"a b,x" + end + b"y" * 300_000 + b",z" + end)
+        assert read_table(path).texts == ["a b", "y" * 300_000]

@@ -95,7 +95,7 @@ def _show(inspection: Inspection) -> None:
     for part, table in inspection.tables.parts():
         labels = table.label_counts()
         several = f", {sum(labels.values()) / len(table):.2f} a text" if table.multi_label else ""
-        click.echo(f"{part:<10}  {len(table)} rows, {len(labels)} labels{several}")
+        click.echo(f"{part:<10}  {len(table)} rows, {len(labels)} {'label' if len(labels) == 1 else 'labels'}{several}")
     lengths = inspection.lengths
     roughly = " (estimated)" if lengths.estimated else ""
     median, p95, longest = (lengths.quantile(q) for q in (0.5, 0.95, 1.0))
