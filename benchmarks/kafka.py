@@ -22,7 +22,7 @@ from stream_classifier.records import OutputRecord
 from stream_classifier.stream.producer import BatchProducer, key_partition
 from tests.plugins.brokers import PROJECT_KAFKA, ApacheKafka
 
-__all__ = ["PARTITIONS", "Kafka", "apache_kafka"]
+__all__ = ["PARTITIONS", "Kafka", "apache_kafka", "kafka_script"]
 
 PARTITIONS = 4
 _CHUNK = 10_000
@@ -35,13 +35,9 @@ def apache_kafka() -> Iterator[Kafka]:
     Raises:
         ConfigError: there is no start script.
     """
-    named = os.environ.get("STREAM_CLASSIFIER_KAFKA")
-    script = Path(named) if named else PROJECT_KAFKA / "kafka.sh"
-    if not script.is_file() or (not named and not any((PROJECT_KAFKA / "libs").glob("kafka_*.jar"))):
-        raise ConfigError("no Apache Kafka here: run `make kafka`, or set STREAM_CLASSIFIER_KAFKA to a start script")
     with tempfile.TemporaryDirectory(prefix="stream-classifier-bench-") as data:
         before = set(psutil.Process().children())
-        node = ApacheKafka(script, Path(data) / "kafka")
+        node = ApacheKafka(kafka_script(), Path(data) / "kafka")
         bootstrap = node.start()
         (process,) = set(psutil.Process().children()) - before
         kafka = Kafka(bootstrap, process)
@@ -50,6 +46,15 @@ def apache_kafka() -> Iterator[Kafka]:
         finally:
             kafka.close()
             node.kill()
+
+
+def kafka_script() -> Path:
+    """The start script. Raises ConfigError where there is none."""
+    named = os.environ.get("STREAM_CLASSIFIER_KAFKA")
+    script = Path(named) if named else PROJECT_KAFKA / "kafka.sh"
+    if not script.is_file() or (not named and not any((PROJECT_KAFKA / "libs").glob("kafka_*.jar"))):
+        raise ConfigError("no Apache Kafka here: run `make kafka`, or set STREAM_CLASSIFIER_KAFKA to a start script")
+    return script
 
 
 class Kafka:

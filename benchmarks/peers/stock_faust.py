@@ -4,6 +4,8 @@ Written as Faust's documentation does it. `take_events` is `take` for agents tha
 where the record came from. Run by benchmarks/stream.py:
 
     BENCH_BROKER=… BENCH_SOURCE=… BENCH_SINK=… faust -A benchmarks.peers.stock_faust worker -l info --without-web
+
+and by benchmarks/faults, with the group, the guarantee and the time-outs of the workers it is compared with.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ app = faust.App(
     broker=f"kafka://{os.environ['BENCH_BROKER']}",
     datadir=os.environ["BENCH_DATADIR"],
     topic_disable_leader=True,
+    processing_guarantee=os.environ.get("BENCH_GUARANTEE", "at_least_once"),
+    broker_session_timeout=float(os.environ.get("BENCH_SESSION_TIMEOUT_S", "60")),
+    broker_heartbeat_interval=float(os.environ.get("BENCH_SESSION_TIMEOUT_S", "9")) / 3,
 )
 source = app.topic(os.environ["BENCH_SOURCE"], key_serializer="raw", value_serializer="raw")
 sink = app.topic(os.environ["BENCH_SINK"], key_serializer="raw", value_serializer="raw")

@@ -240,12 +240,12 @@ class TransactionalProducer(BatchProducer):
             producer._message_accumulator.fail_all(ProducerClosed())
             waiter = producer._txn_manager.wait_for_transaction_end()
             await _abandon(producer)
-            if waiter is not None and waiter.done() and not waiter.cancelled():
-                waiter.exception()  # looked at: asyncio need not report it as forgotten
+            if waiter is not None:
+                waiter.add_done_callback(_look_at)
 
     async def _produce(self, producer: Any, builder: Any, topic: str, partition: int) -> None:
         try:
-            await self._bounded(super()._produce(producer, builder, topic, partition))  # else retried without end
+            await self._bounded(self._sent(producer, builder, topic, partition))  # else it is retried without end
         except REFUSED:
             # Nothing was appended, so the broker expects the sequence number of this batch from the next one. aiokafka
             # has already counted it, and the next batch would fail as out of order.
@@ -253,6 +253,12 @@ class TransactionalProducer(BatchProducer):
                 aiokafka.TopicPartition(topic, partition), -builder.record_count()
             )
             raise
+
+    async def _sent(self, producer: Any, builder: Any, topic: str, partition: int) -> None:
+        acknowledged = await producer.send_batch(builder, topic, partition=partition)
+        for waiting in producer._message_accumulator._batches.get((topic, partition), ()):
+            waiting._drain_waiter.add_done_callback(_look_at)  # fails along with `acknowledged`, and nobody looks
+        await acknowledged
 
     async def _bounded(self, answer: Awaitable[None]) -> None:
         try:
@@ -269,6 +275,12 @@ class TransactionalProducer(BatchProducer):
         if self._producer is None:
             raise ProducerClosed()
         return self._producer
+
+
+def _look_at(future: asyncio.Future[Any]) -> None:
+    """An error that others were told of already: asyncio need not report it as forgotten."""
+    if not future.cancelled():
+        future.exception()
 
 
 async def _abandon(producer: Any) -> None:
