@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     if len(runs) > 1:
         _print(runs)
     if options.out:
-        configuration = {name: value for name, value in vars(options).items() if name != "out"}
+        configuration = {name: value for name, value in vars(options).items() if name not in ("out", "keep")}
         write(options.out, {**environment(), "configuration": configuration, "runs": runs})
     return int(any(run["contender"] == "stream_classifier" and not run["kept"] for run in runs))
 

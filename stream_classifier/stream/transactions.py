@@ -108,13 +108,28 @@ class Transactions:
         """
         await self.release(partitions, 0.0)
         producers = {partition: self._new_producer(partition) for partition in partitions}
+        if not producers:
+            return
         try:
-            await asyncio.wait_for(asyncio.gather(*(producer.start() for producer in producers.values())), timeout_s)
-        except (kafka.KafkaError, asyncio.TimeoutError) as error:
+            await self._start(list(producers.values()), timeout_s)
+        except BaseException:
             await asyncio.gather(*(producer.close() for producer in producers.values()))
-            raise DeliveryError(f"cannot start transactions on {len(producers)} partitions: {error!r}") from error
+            raise
         for partition, producer in producers.items():
             self._transactions[partition] = _Transaction(partition, producer, self._group)
+
+    async def _start(self, producers: list[_TransactionalProducer], timeout_s: float) -> None:
+        starts = [asyncio.ensure_future(producer.start()) for producer in producers]
+        try:
+            await asyncio.wait(starts, timeout=timeout_s, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            late = [start for start in starts if start.cancel()]
+            await asyncio.gather(*starts, return_exceptions=True)
+        for start in starts:
+            if start not in late and (error := start.exception()) is not None:
+                raise DeliveryError(f"transactions cannot be started: {error!r}") from error
+        if late:
+            raise DeliveryError(f"{len(late)} of {len(starts)} partitions started no transactions in {timeout_s:g} s")
 
     async def release(self, partitions: Iterable[TopicPartition], timeout_s: float) -> None:
         """Let go of partitions: open transactions are aborted where `timeout_s` is enough for it.
