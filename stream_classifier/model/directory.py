@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,6 +202,8 @@ def _labels(path: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
     labels = tuple(id2label[i] for i in indices)
     if not all(isinstance(label, str) and label for label in labels) or len(set(labels)) != len(labels):
         raise ModelDirectoryError(path, "id2label has a label that is empty, no string or there twice", fix)
+    if any(unicodedata.category(char) == "Cc" for label in labels for char in label):
+        raise ModelDirectoryError(path, "id2label has a label with control characters", "name it in plain text")
     label2id = config.get("label2id")
     if label2id is not None and label2id != {label: i for i, label in enumerate(labels)}:
         raise ModelDirectoryError(path, "label2id is not the inverse of id2label", fix)
@@ -224,7 +227,7 @@ def _max_length(path: Path, config: Mapping[str, Any], manifest: Manifest | None
     limit = None
     if isinstance(positions, int) and positions > 0:
         pad = config.get("pad_token_id")
-        offset = (pad if isinstance(pad, int) else 1) + 1 if config.get("model_type") in _OFFSET_POSITIONS else 0
+        offset = (pad if isinstance(pad, int) else 1) + 1 if str(config.get("model_type")) in _OFFSET_POSITIONS else 0
         limit = positions - offset
     if manifest is not None and manifest.max_length is not None:
         if limit is not None and manifest.max_length > limit:

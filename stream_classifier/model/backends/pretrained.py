@@ -32,7 +32,7 @@ def load_pretrained(directory: ModelDirectory, dtype: torch.dtype) -> Any:
                 trust_remote_code=False,
                 output_loading_info=True,
             )
-    except (OSError, RuntimeError, ValueError, ImportError, KeyError, TypeError) as error:
+    except Exception as error:  # its own checks, torch's, safetensors' and those of every family have no common root
         reason = str(error).strip().split("\n")[0]
         problem = f"transformers does not load it ({type(error).__name__}: {reason})"
         fix = "check config.json and the weights, or save the model again with save_pretrained"
