@@ -47,6 +47,10 @@ def test_a_case_holds_within_the_tolerance(golden: Sequence[float], seen: Sequen
     assert report.failed == (() if holds else (0,))
 
 
+def test_scores_that_are_no_numbers_are_infinitely_far_off() -> None:
+    assert replayed((0.5, 0.5), (0.5, float("nan"))).max_difference == float("inf")
+
+
 def test_the_report_names_the_cases_that_differ_and_the_largest_difference() -> None:
     cases = [GoldenCase("a text", (0.75, 0.25), 0.5)] * 3
     seen = np.array([[0.75, 0.25], [0.5, 0.5], [0.25, 0.75]])
