@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -218,3 +219,33 @@ class TestHangs:
             await asked
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
+
+    async def test_one_that_is_within_it_and_a_model_that_is_idle_are_not(self) -> None:
+        """What the watch sees: nothing runs, two calls that began just now, one that began long ago."""
+        seen: list[float | None] = []
+
+        class Clock(Recovery[TextList]):
+            @property  # type: ignore[override]  # an attribute there
+            def pass_started(self) -> float | None:
+                seen.append([None, monotonic() + 60, monotonic() + 60, monotonic() - 60][len(seen)])
+                return seen[-1]
+
+            @pass_started.setter
+            def pass_started(self, value: float | None) -> None: ...
+
+        hung = asyncio.Event()
+        recovery = Clock(Model(), num_labels=2, probe=TextList(["probe"]))
+        with Thread() as thread:
+            batcher = Batcher(
+                recovery,
+                TextList.concatenate,
+                thread=thread,
+                limits=Limits(timeout_s=0.01),
+                observer=Observer(),
+                on_hang=hung.set,
+            )
+            watching = asyncio.ensure_future(batcher.watch())
+            await hung.wait()
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+        assert len(seen) == 4

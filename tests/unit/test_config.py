@@ -262,6 +262,11 @@ def test_settings_cannot_be_changed(file: Path) -> None:
         settings.app.id = "x"  # type: ignore[misc]
 
 
+def test_limits_may_be_equal_to_those_they_are_measured_against(file: Path) -> None:
+    equal = ("app.session_timeout_s=20", "app.rebalance_timeout_s=20", "app.max_in_flight_records=256")
+    assert config.load(file, overrides=equal, environ={}).app.max_in_flight_records == 256
+
+
 def test_the_embedded_broker_and_ipv6_addresses_are_brokers(file: Path) -> None:
     for broker in ("embedded", "kafka://a:1,b.example:65535", "kafka://[::1]:9092"):
         assert load(file, f"app.broker={broker}").app.broker == broker
