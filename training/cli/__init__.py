@@ -14,7 +14,7 @@ import sys
 import click
 
 from stream_classifier.errors import ConfigError, StreamClassifierError
-from training.cli import augment, calibrate, data, evaluate, fit, quantize, report, thresholds
+from training.cli import augment, calibrate, convert, data, evaluate, fit, quantize, report, thresholds
 from training.cli.options import examples
 
 __all__ = ["cli", "main"]
@@ -59,7 +59,7 @@ def cli() -> None:
     """Makes and measures the models that stream-classifier serves."""
 
 
-for _module in (augment, calibrate, data, evaluate, fit, quantize, report, thresholds):
+for _module in (augment, calibrate, convert, data, evaluate, fit, quantize, report, thresholds):
     cli.add_command(_module.command)
 
 
