@@ -32,6 +32,7 @@ from training.processes import Processes
 from training.recalibration import first_calibration
 from training.recipe import RECIPE_NAME, write_recipe
 from training.rejection import first_rejection, set_apart
+from training.report.opinion import Remark
 from training.reporters import prepare_reporters
 from training.settings import FitSettings
 from training.work_dir import fingerprint, work_dir, work_path
@@ -51,6 +52,7 @@ class FitResult:
         evaluation: its figures, measured through `Classifier`.
         measured_on: the rows of the figures: "test", or "validation" where there are none.
         history: how the training went.
+        remarks: what the report's second opinion says of all this, warnings first.
     """
 
     path: Path
@@ -58,6 +60,7 @@ class FitResult:
     evaluation: Evaluation
     measured_on: str
     history: TrainingHistory
+    remarks: tuple[Remark, ...]
 
 
 def fit(
@@ -191,9 +194,9 @@ def _publish(
         data=DataSummary.of(parts),
         baseline=evaluation.baseline,
     ).write(aside)
-    write_documents(aside, name=out.name, texts=_shown_texts(rows, settings))
+    source = write_documents(aside, name=out.name, texts=_shown_texts(rows, settings))
     replace_directory(aside, out)
-    return FitResult(out, digest, evaluation, measured_on, history)
+    return FitResult(out, digest, evaluation, measured_on, history, source.remarks)
 
 
 def _summary(parts: Parts, settings: FitSettings, base: str, history: TrainingHistory) -> dict[str, Any]:

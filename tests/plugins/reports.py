@@ -29,19 +29,21 @@ EVIL_LABELS = (
 def make_answers(
     labels: Sequence[str], *, number: int = 400, multi_label: bool = False, skill: float = 3.0, seed: int = 0
 ) -> Answers:
-    """Answers of a model whose logits are `skill` higher for what is right, and as calibrated as that makes it."""
+    """Answers of a calibrated model: evidence for each label that is `skill` deviations higher where it is right."""
     draw = np.random.default_rng(seed)
     num_labels = len(labels)
     if multi_label:
         true_NL = draw.random((number, num_labels)) < 0.3
     else:
         true_NL = np.arange(num_labels) == draw.integers(num_labels, size=(number, 1))
-    logits_NL = (draw.normal(size=(number, num_labels)) + skill * true_NL - skill / 2 * multi_label).astype(np.float32)
+    evidence_NL = skill * (draw.normal(size=(number, num_labels)) + skill * true_NL)
+    prior = np.log(0.3 / 0.7) - skill**2 / 2 if multi_label else 0.0
+    logits_NL = (evidence_NL + prior).astype(np.float32)
     if multi_label:
         p_NL = 1 / (1 + np.exp(-logits_NL.astype(np.float64)))
         predicted_NL = p_NL >= 0.5
     else:
-        p_NL = np.exp(logits_NL.astype(np.float64))
+        p_NL = np.exp(logits_NL.astype(np.float64) - logits_NL.max(axis=1, keepdims=True))
         p_NL /= p_NL.sum(axis=1, keepdims=True)
         predicted_NL = np.arange(num_labels) == p_NL.argmax(axis=1)[:, None]
     return Answers(

@@ -10,7 +10,7 @@ import click
 from training.cli.fit_options import fit_options
 from training.cli.options import columns_options, examples, set_up_logging
 from training.cli.sections import SectionedCommand, SectionedOption
-from training.cli.show import print_json, show_evaluation
+from training.cli.show import print_json, show_evaluation, show_remarks
 from training.data import Columns
 from training.presets import PRESETS
 from training.processes import Processes
@@ -119,10 +119,12 @@ def command(
         return
     if as_json:
         figures = {"path": str(result.path), "digest": result.digest, "measured_on": result.measured_on}
-        print_json({**figures, **result.evaluation.as_dict()})
+        remarks = [remark.as_dict() for remark in result.remarks]
+        print_json({**figures, **result.evaluation.as_dict(), "remarks": remarks})
         return
     click.echo(f"{result.path}: {result.digest}")
     show_evaluation(result.evaluation, result.measured_on)
+    show_remarks(result.remarks, result.path / "report.html")
 
 
 def _settings(preset: str, config: Path | None, columns: Columns, given: dict[str, Any]) -> FitSettings:

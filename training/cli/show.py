@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,12 +15,14 @@ if TYPE_CHECKING:
     from training.evaluation import Evaluation
     from training.intervals import Interval
     from training.rejection import OutOfScope
+    from training.report.opinion import Remark
 
-__all__ = ["interval", "percent", "points", "print_json", "show_evaluation"]
+__all__ = ["interval", "percent", "points", "print_json", "show_evaluation", "show_remarks"]
 
 _MAX_CONFUSION_LABELS = 12
 _MAX_LISTED_LABELS = 40
 _NUM_CONFUSED = 5
+_NUM_REMARKS = 3
 
 
 def print_json(figures: Mapping[str, Any]) -> None:
@@ -56,6 +59,16 @@ def show_evaluation(evaluation: Evaluation, rows: str) -> None:
         _show_baseline(e.baseline)
     _show_labels(e)
     _show_confusion(e)
+
+
+def show_remarks(remarks: Sequence[Remark], report: Path) -> None:
+    """The gravest remarks of a second opinion, each with what to try, and where the others are."""
+    if remarks:
+        click.echo()
+    for remark in remarks[:_NUM_REMARKS]:
+        click.echo(f"{remark.severity}: {remark.message}\n    {remark.fix}")
+    more = len(remarks) - _NUM_REMARKS
+    click.echo(f"\n{f'{more} more remarks, plots and tables' if more > 0 else 'plots and tables'}: {report}")
 
 
 def interval(ends: Interval | None, digits: int = 1) -> str:

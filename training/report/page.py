@@ -41,6 +41,7 @@ _METRIC_NAMES = {"macro_f1": "macro-F1"}
 def render(source: ReportSource) -> str:
     """The page of a model directory."""
     sections = [
+        ("opinion", "Second opinion", _opinion(source)),
         ("data", "Data", _data(source)),
         ("training", "Training", _training(source)),
         ("labels", "Labels", _labels(source)),
@@ -138,6 +139,20 @@ def _ends(ends: Interval) -> str:
     return f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f}"
 
 
+def _opinion(source: ReportSource) -> Markup | None:
+    if source.evaluation is None:
+        return None
+    if not source.remarks:
+        return tag("p", "Nothing stands out.")
+    remarks = [_remark(r.severity, r.message, r.fix, kind=r.severity) for r in source.remarks]
+    return tag("ul", *remarks, class_="remarks")
+
+
+def _remark(severity: str, message: str, fix: str, *, kind: str) -> Markup:
+    said = join(tag("span", f"{kind}: ", class_="kind"), f"{message}.")
+    return tag("li", said, tag("span", f"{fix[:1].upper()}{fix[1:]}.", class_="fix"), class_=severity)
+
+
 def _data(source: ReportSource) -> Markup | None:
     data = DataSummary() if source.measured is None else source.measured.data
     if not data.parts:
@@ -152,13 +167,7 @@ def _data(source: ReportSource) -> Markup | None:
                  f"{plain(least, width=24)} {share(smallest / part.n, 1)}"]  # fmt: skip
         rows.append([tag("th", name, scope="row"), *(tag("td", cell) for cell in cells)])
     found = [
-        tag(
-            "li",
-            join(tag("span", f"{f['severity']}, {f['part']}: ", class_="kind"), f"{f['message']}. "),
-            tag("span", f["fix"], class_="fix"),
-            class_=f["severity"],
-        )
-        for f in data.findings
+        _remark(f["severity"], f["message"], f["fix"], kind=f"{f['severity']}, {f['part']} rows") for f in data.findings
     ]
     findings = join(tag("h3", "What the data check found"), tag("ul", *found, class_="remarks")) if found else None
     return join(table(head, rows, name="Rows"), _lengths(data.tokens), findings)

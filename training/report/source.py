@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ from stream_classifier.model.directory import ModelDirectory
 from stream_classifier.model.manifest import MANIFEST_NAME, read_json_object
 from training.evaluation import Evaluation, evaluate_answers
 from training.history import HISTORY_NAME, TrainingHistory, read_history
-from training.measured import Measured, decide_again, read_measured
+from training.measured import DataSummary, Measured, decide_again, read_measured
+from training.report.opinion import Remark, Subject, second_opinion
 
 __all__ = ["ReportSource", "read_source"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ReportSource:
     """A model directory as its report and card show it.
 
@@ -38,6 +40,22 @@ class ReportSource:
     evaluation: Evaluation | None = field(repr=False)
     history: TrainingHistory | None = field(repr=False)
     texts: Sequence[str] | None = field(default=None, repr=False)
+
+    @cached_property
+    def remarks(self) -> tuple[Remark, ...]:
+        """The second opinion."""
+        measured = self.measured
+        return second_opinion(
+            Subject(
+                history=self.history,
+                evaluation=self.evaluation,
+                measured_on="validation" if measured is None else measured.measured_on,
+                data=DataSummary() if measured is None else measured.data,
+                training=self.training,
+                thresholds=self.content.get("thresholds") or {},
+                name=self.name,
+            )
+        )
 
     @property
     def training(self) -> dict[str, Any]:
