@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from training.augmentation.settings import AugmentSettings
     from training.augmentation.table import AugmentResult, augment
+    from training.comparison import Comparison, compare
+    from training.cross_validation import CrossValidation, cross_validate
     from training.evaluation import Evaluation, evaluate
     from training.fitting import FitResult, fit
     from training.history import TrainingHistory, read_history
@@ -29,7 +31,9 @@ __all__ = [
     "AugmentResult",
     "AugmentSettings",
     "CalibrationResult",
+    "Comparison",
     "Costs",
+    "CrossValidation",
     "Evaluation",
     "FitResult",
     "FitSettings",
@@ -46,6 +50,8 @@ __all__ = [
     "augment",
     "calibrate",
     "check_data",
+    "compare",
+    "cross_validate",
     "evaluate",
     "fit",
     "preset",
@@ -60,7 +66,9 @@ _HOMES = {
     "AugmentResult": "training.augmentation.table",
     "AugmentSettings": "training.augmentation.settings",
     "CalibrationResult": "training.recalibration",
+    "Comparison": "training.comparison",
     "Costs": "training.threshold_tuning",
+    "CrossValidation": "training.cross_validation",
     "Evaluation": "training.evaluation",
     "FitResult": "training.fitting",
     "FitSettings": "training.settings",
@@ -77,6 +85,8 @@ _HOMES = {
     "augment": "training.augmentation.table",
     "calibrate": "training.recalibration",
     "check_data": "training.inspection",
+    "compare": "training.comparison",
+    "cross_validate": "training.cross_validation",
     "evaluate": "training.evaluation",
     "fit": "training.fitting",
     "preset": "training.presets",

@@ -18,6 +18,7 @@ from stream_classifier.errors import ConfigError, ModelError
 from stream_classifier.model.calibration import MULTI_LABEL, SINGLE_LABEL
 from stream_classifier.model.classifier import Classifier
 from training.data import Table, check_known_labels, label_targets
+from training.metrics import binary_log_losses, log_losses
 
 __all__ = ["Answers", "answer_table", "one_hot", "truth"]
 
@@ -77,6 +78,19 @@ class Answers:
         """Whether just the right labels were given."""
         correct_N: NDArray[np.bool_] = (self.true_NL == self.predicted_NL).all(axis=1)
         return correct_N
+
+    @property
+    def losses_N(self) -> NDArray[np.float64]:
+        """The negative log-likelihood of each text, in nats; multi-label: the mean over labels."""
+        if self.multi_label:
+            return binary_log_losses(self.p_NL, self.true_NL)
+        return log_losses(self.p_NL, self.true_N)
+
+    def with_labels(self, labels: tuple[str, ...]) -> Answers:
+        """The same answers with the same labels in another order."""
+        at = [self.labels.index(label) for label in labels]
+        arrays = {f.name: getattr(self, f.name)[:, at] for f in fields(self) if f.name.endswith("_NL")}
+        return replace(self, labels=labels, **arrays)
 
     def take(self, rows: NDArray[Any]) -> Answers:
         """Those of some texts: a mask, or indices."""

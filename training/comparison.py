@@ -1,4 +1,4 @@
-"""Whether one model is better than another on the same rows: paired bootstrap and McNemar's test.
+"""`compare`: whether one model is better than another on the same rows, by paired bootstrap and McNemar's test.
 
 N texts, L labels.
 """
@@ -6,15 +6,32 @@ N texts, L labels.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from stream_classifier.errors import ConfigError
+from stream_classifier.model.classifier import Classifier
+from training.answers import Answers, answer_table
+from training.data import Columns
 from training.intervals import Interval, bootstrap_interval
+from training.metrics import brier_scores
+from training.reading import find_part, read_table
+from training.rejection import known_out_of_scope_label, set_apart
 
-__all__ = ["Difference", "compare_predictions", "macro_f1_interval", "mcnemar", "paired_difference"]
+__all__ = [
+    "Comparison",
+    "Difference",
+    "compare",
+    "compare_answers",
+    "compare_predictions",
+    "macro_f1_interval",
+    "mcnemar",
+    "paired_difference",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +57,101 @@ class Difference:
     def decided(self) -> bool:
         """Whether the interval leaves out 0."""
         return not self.interval[0] <= 0 <= self.interval[1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Two models on the same rows; every difference is first - second, with a 95 % interval by paired bootstrap.
+
+    Attributes:
+        first, second: their names.
+        n: rows.
+        accuracy, macro_f1: higher is better; shares.
+        nll, brier: lower is better.
+        coverage: share of texts accepted, by the thresholds in use.
+        only_first, only_second: rows that just one of them has right.
+        agreement: share of rows with the same labels.
+        p_value: McNemar's: how likely a split so uneven is, were they equally accurate.
+    """
+
+    first: str
+    second: str
+    n: int
+    accuracy: Difference
+    macro_f1: Difference
+    nll: Difference
+    brier: Difference
+    coverage: Difference
+    only_first: int
+    only_second: int
+    agreement: float
+    p_value: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON object of `--json`."""
+        return {**asdict(self), "better": self.better}
+
+    @property
+    def better(self) -> str | None:
+        """The more accurate one's name; None where these rows cannot tell."""
+        if not self.accuracy.decided:
+            return None
+        return self.first if self.accuracy.difference > 0 else self.second
+
+
+def compare(
+    first: str | Path | Classifier,
+    second: str | Path | Classifier,
+    data: str | Path,
+    *,
+    columns: Columns | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+) -> Comparison:
+    """Measures two models on the same rows. Blocks.
+
+    Args:
+        first, second: model directories, Hub names or classifiers; with the same labels, in any order.
+        data: a file, or a folder with a test file.
+        columns, device, dtype: as for `evaluate`. Rows out of scope are left out.
+
+    Raises:
+        ConfigError: models with other labels or of another kind, or data that cannot be used.
+    """
+    table = read_table(find_part(Path(data), "test"), columns)
+    found = [model if isinstance(model, Classifier) else Classifier.load(model, device=device, dtype=dtype)
+             for model in (first, second)]  # fmt: skip
+    names = [model.name if isinstance(model, Classifier) else str(model) for model in (first, second)]
+    if set(found[0].labels) != set(found[1].labels) or found[0].problem_type != found[1].problem_type:
+        odd = sorted(set(found[0].labels) ^ set(found[1].labels))
+        what = f"the label {odd[0]!r} is one of only one of them" if odd else "one gives several labels a text"
+        raise ConfigError(f"{names[0]} and {names[1]} answer different questions: {what}; compare models of one task")
+    for model in (first, second):
+        outside = None if isinstance(model, Classifier) else known_out_of_scope_label(model)
+        if outside is not None:
+            table, _ = set_apart(table, outside)
+    answers = [answer_table(classifier, table) for classifier in found]
+    return compare_answers(answers[0], answers[1], first=names[0], second=names[1])
+
+
+def compare_answers(a: Answers, b: Answers, *, first: str, second: str) -> Comparison:
+    """Two models' answers to the same rows, whatever the order of their labels."""
+    b = b.with_labels(a.labels)
+    accuracy, macro_f1, p_value = compare_predictions(a.true_NL, a.predicted_NL, b.predicted_NL)
+    return Comparison(
+        first=first,
+        second=second,
+        n=len(a),
+        accuracy=accuracy,
+        macro_f1=macro_f1,
+        nll=paired_difference(a.losses_N, b.losses_N),
+        brier=paired_difference(brier_scores(a.p_NL, a.true_NL), brier_scores(b.p_NL, b.true_NL)),
+        coverage=paired_difference(a.accepted_N.astype(np.float64), b.accepted_N.astype(np.float64)),
+        only_first=int((a.correct_N & ~b.correct_N).sum()),
+        only_second=int((b.correct_N & ~a.correct_N).sum()),
+        agreement=float((a.predicted_NL == b.predicted_NL).all(axis=1).mean()),
+        p_value=p_value,
+    )
 
 
 def mcnemar(first_correct_N: NDArray[np.bool_], second_correct_N: NDArray[np.bool_]) -> float:

@@ -21,12 +21,10 @@ from training.data import Columns, Table
 from training.intervals import Interval, wilson
 from training.metrics import (
     area_under_risk_coverage,
-    binary_log_losses,
     brier_scores,
     confusion_matrix,
     ece_noise,
     expected_calibration_error,
-    log_losses,
     shares,
 )
 from training.reading import find_part, read_table
@@ -244,11 +242,11 @@ def evaluate_answers(answers: Answers, *, task: str) -> Evaluation:
     f1_L = shares(2 * hits_L, true_L + given_L)
     confidence, right = (a.p_NL.ravel(), true_NL.ravel()) if a.multi_label else (a.scores_N, correct_N)
     if a.multi_label:
-        nll_N, brier_N = binary_log_losses(a.p_NL, true_NL), brier_scores(a.p_NL, true_NL) / len(labels)
+        brier_N = brier_scores(a.p_NL, true_NL) / len(labels)
         precision_at_threshold = _share(int(hits_L.sum()), int(given_L.sum()))
         confusion_LL = None
     else:
-        nll_N, brier_N = log_losses(a.p_NL, a.true_N), brier_scores(a.p_NL, true_NL)
+        brier_N = brier_scores(a.p_NL, true_NL)
         precision_at_threshold = _share(int(correct_N[a.accepted_N].sum()), int(a.accepted_N.sum()))
         confusion_LL = confusion_matrix(a.true_N, a.predicted_N, len(labels))
     noise_floor, noise_95 = ece_noise(confidence)
@@ -260,7 +258,7 @@ def evaluate_answers(answers: Answers, *, task: str) -> Evaluation:
         accuracy_interval=wilson(int(correct_N.sum()), len(a)) or (0.0, 1.0),
         macro_f1=float(np.nanmean(f1_L)) if not np.isnan(f1_L).all() else 0.0,
         weighted_f1=float(np.nansum(f1_L * true_L) / max(1, true_L.sum())),
-        nll=float(nll_N.mean()),
+        nll=float(a.losses_N.mean()),
         brier=float(brier_N.mean()),
         ece=expected_calibration_error(confidence, right),
         ece_noise_floor=noise_floor,

@@ -15,7 +15,9 @@ from transformers import TrainerCallback
 
 from stream_classifier.errors import ConfigError
 from stream_classifier.model.backends.torch import pick_device, pick_dtype
+from stream_classifier.model.calibration import MULTI_LABEL, SINGLE_LABEL
 from stream_classifier.model.tokenization import TextTokenizer
+from training.data import Table
 from training.encoder import Encoder
 from training.estimate import duration, training_seconds
 from training.history import TrainingHistory
@@ -30,7 +32,7 @@ from training.settings import FitSettings
 from training.tail import Tail, encode_below, has_tail
 from training.work_dir import check_space
 
-__all__ = ["fine_tune"]
+__all__ = ["fine_tune", "text_loss"]
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +85,7 @@ def fine_tune(
         "settings": settings,
         "problem_type": parts.problem_type,
         "num_labels": len(parts.labels),
-        "loss": _loss(parts, settings),
+        "loss": text_loss(parts.train, parts.labels, settings),
         "depths": depths,
     }
     try:
@@ -138,19 +140,21 @@ def fine_tune(
         model.to("cpu")
 
 
-def _loss(parts: Parts, settings: FitSettings) -> TextLoss:
+def text_loss(train: Table, labels: Sequence[str], settings: FitSettings) -> TextLoss:
+    """The loss that the settings ask for, for the rows to train on."""
+    problem_type = MULTI_LABEL if train.multi_label else SINGLE_LABEL
     weights = None
     if settings.class_weights is not None:
-        counts = parts.train.label_counts()
+        counts = train.label_counts()
         weights = class_weights(
             settings.class_weights,
-            labels=parts.labels,
-            counts=[counts[label] for label in parts.labels],
-            num_texts=len(parts.train),
-            problem_type=parts.problem_type,
+            labels=labels,
+            counts=[counts[label] for label in labels],
+            num_texts=len(train),
+            problem_type=problem_type,
         )
     return TextLoss(
-        parts.problem_type,
+        problem_type,
         smoothing=settings.label_smoothing,
         focal_gamma=settings.focal_gamma,
         class_weights=weights,

@@ -25,7 +25,7 @@ from training.rejection import joined, set_apart
 from training.settings import FitSettings
 from training.splits import split_table
 
-__all__ = ["Parts", "read_parts"]
+__all__ = ["Parts", "inspected", "read_parts"]
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def read_parts(
     )
     assert train is not None  # find_sources gives one
     tables = Tables(train, validation_table, test_table, settings.out_of_scope_label)
-    inspection = _inspect(tables, settings)
+    inspection = inspected(tables, settings)
     validation_share = settings.validation_share
     if test_table is None and settings.test_share:
         train, test_table = split_table(train, share=settings.test_share, seed=_TEST_SEED, part="test")
@@ -121,8 +121,12 @@ def _positive_label(settings: FitSettings, labels: tuple[str, ...]) -> str | Non
     return spam[0] if len(spam) == 1 else None
 
 
-def _inspect(tables: Tables, settings: FitSettings) -> Inspection:
-    """What `data check` says: errors are raised, warnings logged."""
+def inspected(tables: Tables, settings: FitSettings) -> Inspection:
+    """What `data check` says: errors are raised, warnings logged.
+
+    Raises:
+        ConfigError: the first error.
+    """
     counter = token_counter(settings.base or default_base())
     inspection = inspect_tables(tables, counter=counter, max_length=settings.max_length)
     sources = {part: table.source for part, table in tables.parts()}

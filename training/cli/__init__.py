@@ -14,7 +14,19 @@ import sys
 import click
 
 from stream_classifier.errors import ConfigError, StreamClassifierError
-from training.cli import augment, calibrate, convert, data, evaluate, fit, quantize, report, thresholds
+from training.cli import (
+    augment,
+    calibrate,
+    compare,
+    convert,
+    cross_validate,
+    data,
+    evaluate,
+    fit,
+    quantize,
+    report,
+    thresholds,
+)
 from training.cli.options import examples
 
 __all__ = ["cli", "main"]
@@ -59,7 +71,19 @@ def cli() -> None:
     """Makes and measures the models that stream-classifier serves."""
 
 
-for _module in (augment, calibrate, convert, data, evaluate, fit, quantize, report, thresholds):
+for _module in (
+    augment,
+    calibrate,
+    compare,
+    convert,
+    cross_validate,
+    data,
+    evaluate,
+    fit,
+    quantize,
+    report,
+    thresholds,
+):
     cli.add_command(_module.command)
 
 

@@ -1,0 +1,110 @@
+"""`stream-training cross-validate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from stream_classifier.errors import ConfigError
+from training.cli.fit_options import fit_options
+from training.cli.options import columns_options, examples, set_up_logging
+from training.cli.sections import SectionedCommand
+from training.cli.show import interval, print_json
+from training.data import Columns
+from training.settings import FitSettings
+
+if TYPE_CHECKING:
+    from training.cross_validation import CrossValidation, Spread
+
+__all__ = ["command"]
+
+
+@click.command(
+    "cross-validate",
+    cls=SectionedCommand,
+    epilog=examples(
+        "stream-training cross-validate support.csv --freeze-encoder",
+        "stream-training cross-validate support.csv --freeze-encoder --out cv   # cv/review.csv: labels to look at",
+        "stream-training cross-validate support.csv --freeze-encoder --learning-curve 0.1,0.25,0.5",
+        "stream-training cross-validate support.csv --folds 10 --epochs 3 --json | jq .accuracy",
+    ),
+)
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--folds", "num_folds", type=int, default=5, show_default=True, help="Parts of DATA, each answered once.")
+@click.option("--learning-curve", metavar="SHARES", help="Train on these shares of the rows too: 0.1,0.25,0.5.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="A folder for predictions.csv, review.csv (labels that look wrong, with their texts) and the figures.",
+)
+@columns_options
+@fit_options
+@click.option("--overwrite", is_flag=True, help="Replace the tables at --out.")
+@click.option("--json", "as_json", is_flag=True, help="The figures as one JSON object.")
+@click.option("--quiet", is_flag=True, help="No progress on standard error.")
+def command(
+    data: Path,
+    num_folds: int,
+    learning_curve: str | None,
+    out: Path | None,
+    columns: Columns,
+    given: dict[str, Any],
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Tells what a fit with these options is worth on DATA, and which of its labels look wrong.
+
+    DATA is a file, or a folder with a file named train. As many models are trained as there are folds, each on the
+    others; its own fold it never saw. With --freeze-encoder the texts are encoded once for all of them.
+    """
+    set_up_logging(quiet=quiet)
+    from training.cross_validation import cross_validate
+
+    result = cross_validate(
+        data,
+        settings=FitSettings(columns=columns, **given),
+        num_folds=num_folds,
+        shares=_shares(learning_curve),
+        out=out,
+        overwrite=overwrite,
+        show_progress=not quiet,
+    )
+    if as_json:
+        print_json(result.as_dict())
+    else:
+        _show(result)
+
+
+def _show(result: CrossValidation) -> None:
+    accuracy, f1 = result.accuracy, result.macro_f1
+    click.echo(f"{result.n} rows in {len(result.folds)} folds; mean and standard deviation over the folds:")
+    click.echo(f"accuracy {_spread(accuracy)}, macro-F1 {_spread(f1)}, "
+               f"negative log-likelihood {result.nll.mean:.3f} ± {result.nll.standard_deviation:.3f}")  # fmt: skip
+    click.echo(f"all rows together: accuracy {result.evaluation.accuracy:.2%} "
+               f"({interval(result.evaluation.accuracy_interval)})")  # fmt: skip
+    if result.learning_curve:
+        click.echo("\nshare    rows  accuracy          macro-F1")
+        for point in result.learning_curve:
+            click.echo(f"{point.share:>5.0%}  {point.num_train:>6}  {_spread(point.accuracy):<16}  "
+                       f"{_spread(point.macro_f1)}")  # fmt: skip
+    if result.num_suspicious is not None:
+        where = "give --out to see them" if result.out is None else f"see {result.out / 'review.csv'}"
+        click.echo(f"\n{result.num_suspicious} labels look wrong ({result.num_suspicious / result.n:.1%}): {where}")
+    if result.out is not None:
+        click.echo(f"out-of-fold predictions: {result.out / 'predictions.csv'}")
+
+
+def _spread(spread: Spread) -> str:
+    return f"{spread.mean:.2%} ± {100 * spread.standard_deviation:.2f}"
+
+
+def _shares(text: str | None) -> list[float]:
+    if text is None:
+        return []
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--learning-curve {text}: give shares of the rows, such as 0.1,0.25,0.5") from error

@@ -1,0 +1,311 @@
+"""`cross-validate`: what a recipe is worth on a table, by k models that each answer the fold they never saw.
+
+Training them is for folds.py, the figures for evaluation.py, suspicious labels for label_review.py.
+
+    N texts, L labels.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_classifier.errors import ConfigError
+from stream_classifier.model.calibration import MULTI_LABEL, SINGLE_LABEL, Calibration
+from training.answers import Answers, one_hot, truth
+from training.data import LABEL_SEPARATOR, Table, labels_of
+from training.evaluation import Evaluation, evaluate_answers
+from training.findings import Tables
+from training.label_review import suspicions
+from training.reading import find_part, read_table
+from training.rejection import set_apart
+from training.settings import FitSettings
+
+__all__ = ["CrossValidation", "FoldFigures", "SharePoint", "Spread", "cross_validate"]
+
+logger = logging.getLogger(__name__)
+
+PREDICTIONS_NAME = "predictions.csv"
+REVIEW_NAME = "review.csv"
+FIGURES_NAME = "cross-validation.json"
+
+
+@dataclass(frozen=True, slots=True)
+class FoldFigures:
+    """One fold, answered by the model of the others."""
+
+    n: int
+    accuracy: float
+    macro_f1: float
+    nll: float
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A figure over the folds: its mean, and how much it moves from fold to fold."""
+
+    mean: float
+    standard_deviation: float
+
+
+@dataclass(frozen=True, slots=True)
+class SharePoint:
+    """A point of the learning curve: what a share of the rows to train on gives."""
+
+    share: float
+    num_train: int
+    accuracy: Spread
+    macro_f1: Spread
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossValidation:
+    """What k models say of the rows that each of them never saw.
+
+    Attributes:
+        n: rows.
+        folds: one by one.
+        accuracy, macro_f1, nll: over the folds.
+        evaluation: of all rows together; the probabilities are raw, as no rows were left to calibrate on.
+        learning_curve: by rising share, the last point with all rows; empty when none was asked for.
+        num_suspicious: labels that look wrong; None for several labels a text.
+        out: the folder with predictions.csv, review.csv and cross-validation.json; None: not written.
+    """
+
+    n: int
+    folds: tuple[FoldFigures, ...] = field(repr=False)
+    accuracy: Spread
+    macro_f1: Spread
+    nll: Spread
+    evaluation: Evaluation = field(repr=False)
+    learning_curve: tuple[SharePoint, ...]
+    num_suspicious: int | None
+    out: Path | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON object of `--json`."""
+        figures = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {
+            **figures,
+            "folds": [asdict(fold) for fold in self.folds],
+            **{name: asdict(figures[name]) for name in ("accuracy", "macro_f1", "nll")},
+            "evaluation": self.evaluation.as_dict(),
+            "learning_curve": [asdict(point) for point in self.learning_curve],
+            "out": None if self.out is None else str(self.out),
+        }
+
+
+def cross_validate(
+    data: str | Path,
+    *,
+    settings: FitSettings | None = None,
+    num_folds: int = 5,
+    shares: Sequence[float] = (),
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    show_progress: bool = False,
+) -> CrossValidation:
+    """Trains as `fit` would, `num_folds` times, each time without a fold, and asks each model about that fold. Blocks.
+
+    With `freeze_encoder` the texts are encoded once for all folds. Rows with the settings' out-of-scope label are left
+    out.
+
+    Args:
+        data: a file, or a folder with a train file.
+        settings: as for `fit`; of the rows to train on, `validation_share` chooses the epoch.
+        num_folds: at least 2.
+        shares: of the rows to train on, for a learning curve: every fold is trained once more for each.
+        out: a folder for the tables.
+        overwrite: whether the tables of an earlier call are replaced.
+        show_progress: whether bars are shown on standard error when it is a terminal.
+
+    Raises:
+        ConfigError: data, settings or a place that cannot be used, before anything is trained.
+    """
+    settings = settings or FitSettings()
+    if num_folds < 2:
+        raise ConfigError(f"--folds {num_folds}: give at least 2")
+    for share in shares:
+        if not 0 < share < 1:
+            raise ConfigError(f"--learning-curve {share:g}: give shares above 0 and below 1, such as 0.1,0.25,0.5")
+    folder = None if out is None else _checked(Path(out), overwrite=overwrite)
+    table = read_table(find_part(Path(data), "train"), settings.columns)
+    if settings.out_of_scope_label is not None:
+        table, _ = set_apart(table, settings.out_of_scope_label)
+    labels = labels_of(table)
+
+    from training.folds import FittedFolds, FoldModels, FrozenFolds, assign_folds
+    from training.parts import inspected
+
+    inspection = inspected(Tables(table, None, None), settings)
+    fold_N = assign_folds(table, num_folds, seed=settings.seed)
+    empty = num_folds - len(np.unique(fold_N))
+    if empty:
+        raise ConfigError(f"{table.source}: its {len(table)} rows leave {empty} of {num_folds} folds empty; give fewer")
+    models: FoldModels
+    if FrozenFolds.can(settings):
+        models = FrozenFolds(table, labels, settings, show_progress=show_progress)
+    else:
+        models = FittedFolds(table, labels, settings, inspection, show_progress=show_progress)
+    run = _Run(table, labels, settings, models, fold_N)
+    curve = [run.point(share) for share in sorted(shares)]
+    logits_NL = run.out_of_fold(1.0)
+    answers = run.answers(logits_NL)
+    folds = run.folds(answers)
+    accuracy, macro_f1, nll = (_spread([getattr(fold, name) for fold in folds]) for name in
+                               ("accuracy", "macro_f1", "nll"))  # fmt: skip
+    if curve:
+        curve.append(SharePoint(1.0, run.num_train(1.0), accuracy, macro_f1))
+    suspicious = None if table.multi_label else suspicions(answers.p_NL, answers.true_N)
+    result = CrossValidation(
+        n=len(table),
+        folds=folds,
+        accuracy=accuracy,
+        macro_f1=macro_f1,
+        nll=nll,
+        evaluation=evaluate_answers(answers, task=settings.task),
+        learning_curve=tuple(curve),
+        num_suspicious=None if suspicious is None else int(suspicious.flagged_N.sum()),
+        out=folder,
+    )
+    if folder is not None:
+        _write(folder, table, answers, fold_N, result)
+    return result
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Run:
+    table: Table
+    labels: tuple[str, ...]
+    settings: FitSettings
+    models: Any
+    fold_N: NDArray[np.intp]
+
+    def train_rows(self, fold: int, share: float) -> NDArray[np.intp]:
+        """The rows of the other folds, or a share of each label's."""
+        rows = np.flatnonzero(self.fold_N != fold)
+        if share == 1:
+            return rows
+        by_label: dict[str, list[int]] = {}
+        for i in np.random.default_rng([self.settings.seed, fold]).permutation(rows).tolist():
+            by_label.setdefault(LABEL_SEPARATOR.join(self.table.label_sets[i]), []).append(i)
+        kept = [i for own in by_label.values() for i in own[: max(1, round(share * len(own)))]]
+        return np.sort(np.array(kept, dtype=np.intp))
+
+    def num_train(self, share: float) -> int:
+        """Rows to train on, the mean over the folds."""
+        folds = range(int(self.fold_N.max()) + 1)
+        return round(float(np.mean([len(self.train_rows(fold, share)) for fold in folds])))
+
+    def out_of_fold(self, share: float) -> NDArray[np.float32]:
+        """Raw logits `[N, L]`, each row's by the model of the other folds."""
+        logits_NL = np.empty((len(self.table), len(self.labels)), dtype=np.float32)
+        num_folds = int(self.fold_N.max()) + 1
+        for fold in range(num_folds):
+            held_out = np.flatnonzero(self.fold_N == fold)
+            train_rows = self.train_rows(fold, share)
+            logger.info("fold %d of %d: %d rows to train on", fold + 1, num_folds, len(train_rows))
+            logits_NL[held_out] = self.models.logits(train_rows, held_out, seed=self.settings.seed + fold)
+        return logits_NL
+
+    def answers(self, logits_NL: NDArray[np.float32]) -> Answers:
+        problem_type = MULTI_LABEL if self.table.multi_label else SINGLE_LABEL
+        p_NL = Calibration(problem_type).probabilities(logits_NL)
+        predicted_NL = p_NL >= 0.5 if self.table.multi_label else one_hot(p_NL.argmax(axis=1), len(self.labels))
+        num_texts = len(self.table)
+        return Answers(
+            labels=self.labels,
+            problem_type=problem_type,
+            logits_NL=logits_NL,
+            p_NL=p_NL,
+            true_NL=truth(self.table, self.labels),
+            predicted_NL=predicted_NL,
+            scores_N=p_NL.max(axis=1),
+            accepted_N=np.any(predicted_NL, axis=1, keepdims=False),
+            lengths_N=np.array([len(text) for text in self.table.texts], dtype=np.intp),
+            length_unit="characters",
+            truncated_N=np.zeros(num_texts, np.bool_),
+        )
+
+    def folds(self, answers: Answers) -> tuple[FoldFigures, ...]:
+        found = []
+        for fold in range(int(self.fold_N.max()) + 1):
+            e = evaluate_answers(answers.take(self.fold_N == fold), task=self.settings.task)
+            found.append(FoldFigures(e.n, e.accuracy, e.macro_f1, e.nll))
+        return tuple(found)
+
+    def point(self, share: float) -> SharePoint:
+        folds = self.folds(self.answers(self.out_of_fold(share)))
+        return SharePoint(share, self.num_train(share), _spread([fold.accuracy for fold in folds]),
+                          _spread([fold.macro_f1 for fold in folds]))  # fmt: skip
+
+
+def _spread(values: Sequence[float]) -> Spread:
+    return Spread(float(np.mean(values)), float(np.std(values, ddof=1)))
+
+
+def _checked(out: Path, *, overwrite: bool) -> Path:
+    there = [name for name in (PREDICTIONS_NAME, REVIEW_NAME, FIGURES_NAME) if (out / name).exists()]
+    if there and not overwrite:
+        raise ConfigError(f"--out {out}: {there[0]} is there already; give another folder, or --overwrite")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {out}: {error.strerror}; give a folder that can be made") from error
+    return out
+
+
+def _write(folder: Path, table: Table, answers: Answers, fold_N: NDArray[np.intp], result: CrossValidation) -> None:
+    names = np.array([*answers.labels], dtype=object)
+    lines = table.lines or range(1, len(table) + 1)
+    given = [LABEL_SEPARATOR.join(label_set) for label_set in table.label_sets]
+    said = [LABEL_SEPARATOR.join(names[row_L]) for row_L in answers.predicted_NL]
+    loss_N = answers.losses_N
+    _table(
+        folder / PREDICTIONS_NAME,
+        ["line", "fold", "label", "predicted", "score", "loss"],
+        (
+            [line, int(fold), label, predicted, f"{score:.6f}", f"{loss:.6f}"]
+            for line, fold, label, predicted, score, loss in zip(
+                lines, fold_N, given, said, answers.scores_N, loss_N, strict=True
+            )
+        ),
+    )
+    if not answers.multi_label:
+        found = suspicions(answers.p_NL, answers.true_N)
+        true_N = answers.true_N
+        _table(
+            folder / REVIEW_NAME,
+            ["line", "label", "suggested", "suspicion", "p_label", "p_suggested", "text"],
+            (
+                [
+                    lines[i],
+                    given[i],
+                    names[found.suggested_N[i]],
+                    f"{found.scores_N[i]:.4f}",
+                    f"{answers.p_NL[i, true_N[i]]:.4f}",
+                    f"{answers.p_NL[i, found.suggested_N[i]]:.4f}",
+                    table.texts[i],
+                ]
+                for i in found.ranked().tolist()
+                if found.flagged_N[i]
+            ),
+        )
+    text = json.dumps(result.as_dict(), indent=2, allow_nan=False)
+    (folder / FIGURES_NAME).write_text(text + "\n", "utf-8")
+
+
+def _table(path: Path, header: Sequence[str], rows: Any) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
