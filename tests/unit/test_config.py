@@ -267,6 +267,12 @@ def test_limits_may_be_equal_to_those_they_are_measured_against(file: Path) -> N
     assert config.load(file, overrides=equal, environ={}).app.max_in_flight_records == 256
 
 
+def test_offsets_are_committed_ten_times_as_often_under_exactly_once_unless_it_is_said(file: Path) -> None:
+    assert load(file, "app.delivery=exactly_once").app.commit_interval_s == 0.1
+    assert load(file, "app.delivery=exactly_once", "app.commit_interval_s=2").app.commit_interval_s == 2
+    assert load(file).app.commit_interval_s == 1.0
+
+
 def test_the_embedded_broker_and_ipv6_addresses_are_brokers(file: Path) -> None:
     for broker in ("embedded", "kafka://a:1,b.example:65535", "kafka://[::1]:9092"):
         assert load(file, f"app.broker={broker}").app.broker == broker
