@@ -100,7 +100,7 @@ def _commit() -> str:
     """The commit that is checked out, marked when the packages differ from it."""
     try:
         commit = _git("rev-parse", "--short=12", "HEAD")
-        changed = _git("status", "--porcelain", "--", "stream_classifier", "benchmarks/*.py")
+        changed = _git("status", "--porcelain", "--", "stream_classifier", "training", "benchmarks/*.py")
     except (OSError, subprocess.CalledProcessError):  # a copy without its history
         return "unknown"
     return f"{commit}, with changes" if changed else commit

@@ -1,0 +1,1 @@
+"""What models are worth on real data sets: `python -m benchmarks.accuracy`."""

@@ -1,0 +1,58 @@
+"""The accuracy table: `python -m benchmarks.accuracy [--only SET] [--seeds 0,1,2] [--preset balanced]`.
+
+Every cell that is not there yet is run and kept in benchmarks/results/accuracy/, a file a set, seed and commit; stopped
+and started again it goes on. Then the page docs/reference/accuracy.md is made anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+
+from benchmarks.accuracy.cells import cell_path, find_cells, run_cell
+from benchmarks.accuracy.sets import SETS
+from benchmarks.accuracy.table import PAGE, render
+from benchmarks.report import environment
+from stream_classifier.errors import StreamClassifierError
+from training.presets import PRESETS
+
+__all__ = ["main"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs what is missing and renders the page."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__)
+    parser.add_argument("--only", choices=list(SETS), action="append", help="one set; may be given several times")
+    parser.add_argument("--seeds", default="0,1,2", help="default: %(default)s")
+    parser.add_argument("--preset", choices=list(PRESETS), default="balanced", help="default: %(default)s")
+    parser.add_argument("--render", action="store_true", help="only make the page anew")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("training").setLevel(logging.INFO)
+    commit = str(environment()["commit"])
+    if not options.render:
+        for seed in map(int, options.seeds.split(",")):
+            for name in options.only or SETS:
+                path = cell_path(SETS[name], seed=seed, recipe=options.preset, commit=commit)
+                if path.exists():
+                    continue
+                print(f"{name}, seed {seed}, {options.preset}", file=sys.stderr)
+                cell = run_cell(SETS[name], seed=seed, recipe=options.preset)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                aside = path.with_suffix(f".{os.getpid()}.new")
+                aside.write_text(json.dumps(cell, indent=2) + "\n", "utf-8")
+                aside.replace(path)
+                print(f"{name}, seed {seed}: accuracy {cell['test']['accuracy']:.2%}")
+    PAGE.write_text(render({recipe: find_cells(recipe) for recipe in PRESETS}), "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except StreamClassifierError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        sys.exit(2)
