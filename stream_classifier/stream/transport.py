@@ -18,6 +18,7 @@ Used by URL (`broker="kafkabatch://localhost"`) or, as StreamClassifier does, by
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from time import monotonic
@@ -34,9 +35,11 @@ from stream_classifier.stream.header_keys import accept_any_header_key
 from stream_classifier.stream.intake import Intake
 from stream_classifier.stream.record_batch import RecordBatch
 from stream_classifier.stream.transactions import TransactionAborted
-from stream_classifier.stream.watermark import Span, TopicPartition, Watermark
+from stream_classifier.stream.watermark import Span, TopicPartition, Watermark, listed
 
 __all__ = ["BatchConsumer", "BatchTransport"]
+
+logger = logging.getLogger(__name__)
 
 _POLL_OTHERS_S = 0.05
 """How long a fetch for other topics may last while batch topics wait for room, which may come back meanwhile."""
@@ -339,17 +342,19 @@ class BatchConsumer(driver.Consumer):
             await self._let_go(partitions, limit_s)
             if self.intake.transactions is not None:
                 await self.intake.transactions.release(partitions, limit_s / 4)
+            logger.info("let go of %s", listed(partitions))
         await super().on_partitions_revoked(revoked)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         # Before anything reads the committed offsets: an earlier owner may be about to move them.
+        ours = [TopicPartition(*tp) for tp in assigned if tp.topic in self.intake.topics]
         if self.intake.transactions is not None and not self.app.should_stop:
-            ours = [TopicPartition(*tp) for tp in assigned if tp.topic in self.intake.topics]
             try:
                 await self.intake.transactions.assign(ours, self.app.conf.broker_rebalance_timeout)
             except DeliveryError as error:
                 self.intake.on_failed(error)
                 return
+        logger.info("assigned: %s", listed(ours))
         await super().on_partitions_assigned(assigned, generation_id)
 
     async def wait_empty(self) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import NamedTuple
 
-__all__ = ["Span", "TopicPartition", "Watermark"]
+__all__ = ["Span", "TopicPartition", "Watermark", "listed"]
 
 
 class TopicPartition(NamedTuple):
@@ -22,6 +22,18 @@ class TopicPartition(NamedTuple):
 
     topic: str
     partition: int
+
+
+def listed(partitions: Iterable[TopicPartition]) -> str:
+    """Partitions for a line of the log.
+
+    >>> listed([TopicPartition("texts", 1), TopicPartition("news", 4), TopicPartition("texts", 0)])
+    'news[4] texts[0,1]'
+    """
+    numbers: dict[str, list[str]] = {}
+    for topic, number in sorted(partitions):
+        numbers.setdefault(topic, []).append(str(number))
+    return " ".join(f"{topic}[{','.join(known)}]" for topic, known in numbers.items()) or "nothing"
 
 
 @dataclass(slots=True, eq=False)

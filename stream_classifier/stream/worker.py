@@ -17,6 +17,7 @@ import tempfile
 import threading
 from contextlib import ExitStack
 from time import monotonic
+from urllib.parse import quote
 
 import faust
 from faust.types.auth import CredentialsT
@@ -37,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 _EMBEDDED_SESSION_S = 6.0
 """Joining a group on the embedded broker waits for half the session time-out."""
+_METADATA_MAX_AGE_MS = 10_000
+"""How soon partitions added to a source are read; Faust's default is five minutes."""
 _CLOSE_S = 5.0
 """Beyond the drain time-out: closing connections and threads."""
 
@@ -96,7 +99,8 @@ def make_app(
         broker_request_timeout=max(40.0, session_s + 10.0),
         consumer_auto_offset_reset=conf.offset_reset,
         consumer_group_instance_id=conf.instance_id,
-        canonical_url=f"http://{web.host}:{web.port}",
+        consumer_metadata_max_age_ms=_METADATA_MAX_AGE_MS,
+        canonical_url=_canonical_url(settings),
         web_bind=web.host,
         web_port=web.port,
     )
@@ -134,6 +138,14 @@ def _credentials(conf: AppSettings) -> CredentialsT | None:
         mechanism=security["sasl_mechanism"],
         ssl_context=context,
     )
+
+
+def _canonical_url(settings: Settings) -> str:
+    """What Faust's assignor knows a worker by; a static member that comes back must have the same, wherever it runs."""
+    instance = settings.app.instance_id
+    if instance is None:
+        return f"http://{settings.web.host}:{settings.web.port}"
+    return f"http://static/{quote(instance, safe='')}"
 
 
 def _faust_urls(broker: str) -> str:

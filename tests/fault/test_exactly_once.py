@@ -70,11 +70,13 @@ class Scene:
         self.broker, self.source, self.group = broker, source, f"group-of-{source}"
         self._start = start_worker
 
-    def start(self, *, classifier: dict[str, Any] | None = None, **app: Any) -> Worker:
+    def start(
+        self, *, classifier: dict[str, Any] | None = None, environ: dict[str, str] | None = None, **app: Any
+    ) -> Worker:
         # A transaction that only its time-out ends would hold readers, and the test, back for ten minutes.
         app = {"id": self.group, "delivery": "exactly_once", "transaction_timeout_s": 600.0, **app}
         classifiers = [null(self.source, batch=SMALL, **(classifier or {}))]
-        return self._start(self.broker, classifiers=classifiers, app=app)
+        return self._start(self.broker, classifiers=classifiers, app=app, environ=environ)
 
     def fill(self, total: int, start: int = 0) -> None:
         fill(self.broker, self.source, total, start)
