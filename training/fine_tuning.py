@@ -17,6 +17,8 @@ from stream_classifier.errors import ConfigError
 from stream_classifier.model.backends.torch import pick_device, pick_dtype
 from stream_classifier.model.calibration import MULTI_LABEL, SINGLE_LABEL
 from stream_classifier.model.tokenization import TextTokenizer
+from training.checkpoints import last_checkpoint
+from training.contrastive import contrast
 from training.data import Table
 from training.encoder import Encoder
 from training.estimate import duration, training_seconds
@@ -27,7 +29,7 @@ from training.loop import LoopContext, train
 from training.losses import TextLoss, class_weights
 from training.parts import Parts
 from training.progress import bar
-from training.rows import hidden_rows, pad_hidden, pad_tokens, token_rows
+from training.rows import Rows, hidden_rows, pad_hidden, pad_tokens, token_rows
 from training.settings import FitSettings
 from training.tail import Tail, encode_below, has_tail
 from training.work_dir import check_space
@@ -89,6 +91,8 @@ def fine_tune(
         "depths": depths,
     }
     try:
+        if settings.contrastive_steps and last_checkpoint(work_dir) is None:
+            _contrast(model, token_rows(train_tokens, train_targets), parts, settings, dtype, shown=show_progress)
         if settings.freeze_encoder and has_tail(model):
             logger.info("encoding: the layers below the last run once a text")
             num_tokens = len(train_tokens.input_ids_T) + len(validation_tokens.input_ids_T)
@@ -138,6 +142,22 @@ def fine_tune(
         )
     finally:
         model.to("cpu")
+
+
+def _contrast(model: Any, rows: Rows, parts: Parts, settings: FitSettings, dtype: torch.dtype, *, shown: bool) -> None:
+    if parts.problem_type == MULTI_LABEL:
+        raise ConfigError("--contrastive-steps needs one label a text, and these texts have several; leave it out")
+    logger.info("contrasting: texts of one label are drawn together")
+    with bar(settings.contrastive_steps, "contrasting", unit="step", shown=shown) as progress:
+        contrast(
+            model,
+            rows,
+            num_steps=settings.contrastive_steps,
+            collate=functools.partial(pad_tokens, pad_id=model.config.pad_token_id or 0),
+            seed=settings.seed,
+            dtype=dtype,
+            advance=progress.update,
+        )
 
 
 def text_loss(train: Table, labels: Sequence[str], settings: FitSettings) -> TextLoss:

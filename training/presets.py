@@ -13,6 +13,7 @@ __all__ = ["PRESETS", "preset"]
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "quick": {"freeze_encoder": True},
     "balanced": {},
+    "few-shot": {"contrastive_steps": 80, "epochs": 8, "patience": 8, "learning_rate": 5e-5, "batch_size": 16},
     "best": {"epochs": 15, "patience": 4, "scheduler": "cosine", "layer_decay": 0.95},
 }
 """What each changes in the defaults of `FitSettings`: nothing in "balanced", which they are.

@@ -89,6 +89,8 @@ class FitSettings:
     group_by_length: bool = True
     """Texts of similar length go into a batch, so that little of it is padding."""
 
+    contrastive_steps: int = 0
+    """Steps of contrastive learning before the fit, which is for few labels: see contrastive.py. 0: none."""
     label_smoothing: float = 0.0
     """Share of the target that is spread over all labels."""
     focal_gamma: float = 0.0
@@ -126,6 +128,7 @@ class FitSettings:
         _check_int("max_length", self.max_length, _MIN_LENGTH)
         _check_int("patience", self.patience, 1)
         _check_int("gradual_unfreezing", self.gradual_unfreezing, 0)
+        _check_int("contrastive_steps", self.contrastive_steps, 0)
         if self.checkpoint_steps is not None:
             _check_int("checkpoint_steps", self.checkpoint_steps, 1)
         _check_int("seed", self.seed, 0)

@@ -40,6 +40,7 @@ GIVEN: dict[str, tuple[list[str], Any]] = {
     "max_grad_norm": (["--max-grad-norm", "0"], 0.0),
     "weight_decay": (["--weight-decay", "0"], 0.0),
     "group_by_length": (["--no-group-by-length"], False),
+    "contrastive_steps": (["--contrastive-steps", "50"], 50),
     "label_smoothing": (["--label-smoothing", "0.1"], 0.1),
     "focal_gamma": (["--focal-gamma", "2"], 2.0),
     "class_weights": (["--class-weights", "a=b=2,ham=1"], {"a=b": 2.0, "ham": 1.0}),

@@ -138,6 +138,13 @@ _OPTIONS = (
         _STEPS, "--group-by-length/--no-group-by-length", "Make batches of texts of similar length  [default: yes]"
     ),
     _setting(_STEPS, "--seed", "Equal seeds give equal models.", type=int),
+    _setting(
+        _LOSS,
+        "--contrastive-steps",
+        "For few labels: first draw texts of one label together, for so many steps.",
+        type=int,
+        metavar="N",
+    ),
     _setting(_LOSS, "--label-smoothing", "Share of the target spread over all labels.", type=float),
     _setting(_LOSS, "--focal-gamma", "Focal loss: texts it is sure of count less.", type=float),
     _setting(
