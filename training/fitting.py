@@ -13,10 +13,12 @@ from typing import Any
 
 from transformers import set_seed
 
+from stream_classifier.errors import ConfigError
 from stream_classifier.model.backends.torch import pick_device
 from stream_classifier.model.classifier import Classifier
 from stream_classifier.model.publish import replace_directory, write_manifest
 from training.card import model_card
+from training.checkpoints import last_checkpoint
 from training.data import TEXT_JOIN, Table
 from training.documents import write_documents
 from training.encoder import Encoder, default_base, load_encoder, quiet_transformers
@@ -30,10 +32,11 @@ from training.normalisation import normalised
 from training.parts import Parts, read_parts
 from training.processes import Processes
 from training.recalibration import first_calibration
-from training.recipe import RECIPE_NAME, write_recipe
+from training.recipe import RECIPE_NAME, read_recipe, write_recipe
 from training.rejection import first_rejection, set_apart
 from training.report.opinion import Remark
 from training.reporters import prepare_reporters
+from training.search import check_search, search
 from training.settings import FitSettings
 from training.work_dir import fingerprint, work_dir, work_path
 
@@ -72,6 +75,8 @@ def fit(
     test: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    num_trials: int = 0,
+    max_search_minutes: float | None = None,
     show_progress: bool = False,
 ) -> FitResult:
     """Fine-tunes a model on labelled texts and writes its directory. Blocks for minutes or hours.
@@ -90,6 +95,9 @@ def fit(
             kept for it; without one for test the figures are those of the validation rows.
         overwrite: whether a model directory at `out` is replaced, and checkpoints of an interrupted fit thrown away.
         resume: go on from the last checkpoint in `out`.work; from the beginning where there is none.
+        num_trials: recipes to try first, on the validation rows alone (see search.py); the best one makes the model. An
+            interrupted search begins anew. 0: `settings` as they are.
+        max_search_minutes: no trial begins after so long.
         show_progress: whether bars are shown on standard error when it is a terminal.
 
     Raises:
@@ -102,6 +110,10 @@ def fit(
     check_target(out, overwrite=overwrite)
     settings = settings or FitSettings()
     settings.check_processes(processes.count)
+    if num_trials:
+        check_search(num_trials)
+        if processes.count > 1:
+            raise ConfigError("--search works in one process; search first, then fit with --config run.toml")
     prepare_reporters(settings.report_to, run_name=out.name)
     parts = read_parts(data, settings=settings, validation=validation, test=test)
     if parts.test is None:
@@ -118,6 +130,19 @@ def fit(
         quiet_transformers(),
     ):
         processes.wait()  # until the work directory is made
+        if num_trials and last_checkpoint(work) is None:
+            settings = search(
+                parts,
+                settings,
+                num_trials=num_trials,
+                max_minutes=max_search_minutes,
+                work_dir=work / "search",
+                interrupts=interrupts,
+                show_progress=show_progress,
+            ).settings
+            write_recipe(settings, work / RECIPE_NAME)
+        elif num_trials:
+            settings = FitSettings(**read_recipe(work / RECIPE_NAME))
         set_seed(settings.seed)
         encoder = load_encoder(
             settings.base or default_base(),

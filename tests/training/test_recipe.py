@@ -57,7 +57,7 @@ def test_presets_are_written_as_they_came_out(name: str, tmp_path: Path) -> None
 def test_a_preset_takes_changes_and_is_known_by_name() -> None:
     assert preset("quick", seed=3) == FitSettings(freeze_encoder=True, seed=3)
     assert training.preset("balanced") == FitSettings()
-    with pytest.raises(ConfigError, match="quick, balanced, best"):
+    with pytest.raises(ConfigError, match="quick, balanced, few-shot, best"):
         preset("fast")
 
 

@@ -29,6 +29,7 @@ __all__ = ["command"]
         "stream-training fit mail.jsonl --task spam --out models/spam --text-column subject,body --label-column kind",
         "stream-training fit reviews.csv --task sentiment --positive-label good --base models/base --out models/mood",
         "stream-training fit reviews.csv --config models/mood/run.toml --seed 1 --out models/mood-1",
+        "stream-training fit support.csv --task intent --search 20 --search-minutes 60 --out models/intent",
         "torchrun --nproc-per-node 4 -m training fit support.csv --task intent --out models/intent",
         "stream-training fit rare.csv --out models/rare --class-weights balanced --metric macro_f1 --epochs 10",
     ),
@@ -61,7 +62,7 @@ __all__ = ["command"]
     default="balanced",
     show_default=True,
     type=click.Choice(list(PRESETS)),
-    help="quick: a minute, on a frozen encoder; balanced: the defaults below; best: longer.",
+    help="quick: a minute; balanced: the defaults below; few-shot: for a handful of texts a label; best: longer.",
     cls=SectionedOption,
     section="Recipe",
 )
@@ -69,6 +70,25 @@ __all__ = ["command"]
     "--config",
     type=click.Path(path_type=Path),
     help="Settings from a file, such as the run.toml of a model directory; options come before it.",
+    cls=SectionedOption,
+    section="Recipe",
+)
+@click.option(
+    "--search",
+    "num_trials",
+    type=int,
+    default=0,
+    metavar="N",
+    help="Try N recipes on the validation rows first (Optuna), and keep the best  [default: none]",
+    cls=SectionedOption,
+    section="Recipe",
+)
+@click.option(
+    "--search-minutes",
+    "max_search_minutes",
+    type=float,
+    metavar="MINUTES",
+    help="Begin no trial after so long  [default: no limit]",
     cls=SectionedOption,
     section="Recipe",
 )
@@ -85,6 +105,8 @@ def command(
     test: Path | None,
     preset: str,
     config: Path | None,
+    num_trials: int,
+    max_search_minutes: float | None,
     columns: Columns,
     given: dict[str, Any],
     overwrite: bool,
@@ -112,6 +134,8 @@ def command(
         test=test,
         overwrite=overwrite,
         resume=resume,
+        num_trials=num_trials,
+        max_search_minutes=max_search_minutes,
         show_progress=not quiet,
     )
     processes.end()

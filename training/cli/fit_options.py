@@ -125,7 +125,12 @@ _OPTIONS = (
     _setting(_STEPS, "--epochs", "At most so many  [default: 5; with --freeze-encoder 8]", type=int),
     _setting(_STEPS, "--patience", "Epochs without a better --metric to stop.", type=int),
     _setting(_STEPS, "--metric", "What makes an epoch the best, on the validation rows.", type=click.Choice(METRICS)),
-    _setting(_STEPS, "--learning-rate", "The highest one  [default: 5e-5; with --freeze-encoder 1e-3]", type=float),
+    _setting(
+        _STEPS,
+        "--learning-rate",
+        "The highest one; large bases: 2e-5  [default: 1e-4; with --freeze-encoder 1e-3]",
+        type=float,
+    ),
     _setting(_STEPS, "--scheduler", "How it falls after the warm-up.", type=click.Choice(SCHEDULERS)),
     _setting(_STEPS, "--warmup-share", "Share of the steps that warm up.", type=float),
     _setting(_STEPS, "--batch-size", "Texts of a forward pass on each device.", type=int),

@@ -1,0 +1,91 @@
+"""A search keeps the recipe that does best on the validation rows, gives up bad ones, and says what is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import training
+from stream_classifier.errors import ConfigError
+from tests.plugins.models import make_directory
+from tests.training.test_fit import table
+from training.history import EpochRecord, TrainingHistory
+from training.interrupts import Interrupts
+from training.parts import read_parts
+from training.recipe import read_recipe
+from training.search import search
+from training.settings import FitSettings
+
+pytest.importorskip("optuna")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_directory(tmp_path_factory.mktemp("base") / "tiny", labels=("x", "y"))
+
+
+def test_the_best_recipe_makes_the_model_and_is_kept(base: Path, tmp_path: Path) -> None:
+    rows = table(tmp_path / "rows.csv", 60, 1)
+    settings = FitSettings(base=str(base), epochs=2, learning_rate=2e-3, max_length=16, golden_texts=())
+    result = training.fit(rows, tmp_path / "model", settings=settings, num_trials=3)
+    recipe = read_recipe(tmp_path / "model" / "run.toml")
+    assert 2e-3 / 8 <= recipe["learning_rate"] <= 2e-3 * 8
+    assert recipe["epochs"] == 2
+    assert result.history.num_epochs <= 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "rows.csv"]
+
+
+def fake(value_of: Any) -> Any:
+    """A fine-tuning whose validation figure is a function of the settings."""
+
+    def fine_tune(*arguments: Any, **_: Any) -> TrainingHistory:
+        settings: FitSettings = arguments[2]
+        value = value_of(settings)
+        return TrainingHistory((EpochRecord(1, 1, 1.0, value, value, value, 0.0, 1.0, 1.0, None, None),), 1, "loss", 1)
+
+    return fine_tune
+
+
+@pytest.mark.parametrize("metric", ["macro_f1", "loss"])
+def test_it_starts_from_the_settings_and_finds_better(
+    metric: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[FitSettings] = []
+
+    def value_of(settings: FitSettings) -> float:
+        seen.append(settings)
+        distance = abs(settings.dropout - 0.3) if settings.dropout is not None else 1.0
+        return distance if metric == "loss" else 1 - distance
+
+    monkeypatch.setattr("training.search.fine_tune", fake(value_of))
+    settings = FitSettings(base=str(base), metric=metric, learning_rate=1e-4)
+    parts = read_parts(table(tmp_path / "rows.csv", 60, 1), settings=settings)
+    found = search(parts, settings, num_trials=12, work_dir=tmp_path / "work", interrupts=Interrupts())
+    assert len(seen) == 12
+    assert (seen[0].learning_rate, seen[0].dropout) == (1e-4, 0.1)
+    assert found.settings == min(seen, key=lambda tried: abs((tried.dropout or 0) - 0.3))
+    assert abs((found.settings.dropout or 0) - 0.3) < 0.1
+    assert found.num_trials == 12
+
+
+def test_the_budget_of_time_ends_it(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.search.fine_tune", fake(lambda _: 0.5))
+    now = iter(range(0, 10**6, 100))
+    monkeypatch.setattr("training.search.time.monotonic", lambda: next(now))
+    settings = FitSettings(base=str(base))
+    parts = read_parts(table(tmp_path / "rows.csv", 60, 1), settings=settings)
+    found = search(parts, settings, num_trials=50, work_dir=tmp_path / "work", interrupts=Interrupts(), max_minutes=5)
+    assert found.num_trials == 3
+
+
+def test_without_optuna_the_install_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"pip install 'stream-classifier\[search\]'"):
+        training.fit(tmp_path / "rows.csv", tmp_path / "out", num_trials=5)
+
+
+def test_one_trial_is_no_search(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--search 1"):
+        training.fit(tmp_path / "rows.csv", tmp_path / "out", num_trials=1)
