@@ -5,6 +5,7 @@ Reading them is for reading.py, dividing rows for splits.py.
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -151,9 +152,12 @@ def labels_of(table: Table) -> tuple[str, ...]:
     """The labels of a table to train on, sorted.
 
     Raises:
-        ConfigError: there is only one.
+        ConfigError: there is only one, or one with control characters, which no model directory may have.
     """
     labels = tuple(sorted(table.label_counts()))
+    odd = next((label for label in labels if any(unicodedata.category(char) == "Cc" for char in label)), None)
+    if odd is not None:
+        raise ConfigError(f"{table.source}: the label {odd!r} has control characters; rename it (--label-map)")
     if len(labels) < 2:
         seen = f"all {len(table)} rows have the label {labels[0]!r}" if labels else "no row has a label"
         raise ConfigError(f"{table.source}: {seen}; give at least two labels")

@@ -21,7 +21,7 @@ EVIL_LABELS = (
     "$\\frac{1}{2$",
     '" onload="alert(2)',
     "猫 🙂 naïve",
-    "line\nbreak \x00 \u202e backwards",
+    "line\u2028break \u202e backwards",
     "x" * 300,
 )
 

@@ -68,8 +68,9 @@ def test_labels_that_were_turned_around_are_reviewed_first(frozen: training.Cros
     with (frozen.out / "review.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == frozen.num_suspicious
-    turned = [(int(row["line"]) - 2) % 20 == 0 for row in rows[:8]]
-    assert sum(turned) >= 5
+    turned = [(int(row["line"]) - 2) % 20 == 0 for row in rows[:8]]  # 5 % of all rows
+    assert len(turned) >= 3
+    assert sum(turned) > len(turned) / 2
     assert rows[0]["label"] != rows[0]["suggested"]
 
 

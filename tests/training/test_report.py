@@ -75,7 +75,6 @@ def test_labels_are_text_whatever_they_are(evil: str) -> None:
     shown = "".join(page.text)
     for label in EVIL_LABELS[:5]:
         assert label in shown
-    assert "\x00" not in evil
     assert "\u202e" not in evil, "a label must not turn the page's own text round"
     assert "x" * 100 not in evil, "long labels are cut"
 

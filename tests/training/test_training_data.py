@@ -8,7 +8,7 @@ import pytest
 
 from stream_classifier.errors import ConfigError
 from training.cli.options import parse_label_map
-from training.data import Columns, label_targets
+from training.data import Columns, label_targets, labels_of
 from training.reading import read_table
 
 
@@ -164,3 +164,10 @@ def test_line_ends_of_every_kind_and_large_cells_are_read(tmp_path: Path) -> Non
     for end in (b"\n", b"\r\n", b"\r"):
         path.write_bytes(b"text,label" + end + b"a b,x" + end + b"y" * 300_000 + b",z" + end)
         assert read_table(path).texts == ["a b", "y" * 300_000]
+
+
+def test_a_label_with_control_characters_is_refused_before_any_training(tmp_path: Path) -> None:
+    file = tmp_path / "data.csv"
+    file.write_text('text,label\na,"two\nlines"\nb,good\n')
+    with pytest.raises(ConfigError, match="control characters"):
+        labels_of(read_table(file))
