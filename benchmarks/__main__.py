@@ -8,7 +8,7 @@ import sys
 
 from stream_classifier.errors import StreamClassifierError
 
-NAMES = ("startup", "stream", "engine", "backends")
+NAMES = ("startup", "stream", "guarantees", "engine", "backends")
 
 
 def main() -> int:

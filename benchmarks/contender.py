@@ -41,6 +41,7 @@ def run_ours(
     classifier: str,
     feed: Callable[[], None] | None = None,
     rss_at: int = 0,
+    delivery: str = "at_least_once",
 ) -> dict[str, Any]:
     """Time `stream-classifier run` on a configuration file, until the sink holds `count` results.
 
@@ -48,11 +49,12 @@ def run_ours(
         classifier: TOML lines of the classifier's table, without name, source and sink.
         feed: sends the records, once the worker is ready; None: they are there already.
         rss_at: results after which the resident memory is noted for the first time; 0: not at all.
+        delivery: under exactly-once it is watched by its committed offsets, and its sink is not counted.
     """
     with tempfile.TemporaryDirectory(prefix="stream-classifier-bench-") as folder:
         file, port = Path(folder) / "pipeline.toml", free_port()
         file.write_text(
-            f'[app]\nid = "{sink}"\nbroker = "kafka://{kafka.bootstrap}"\n'
+            f'[app]\nid = "{sink}"\nbroker = "kafka://{kafka.bootstrap}"\ndelivery = "{delivery}"\n'
             f"[web]\nport = {port}\n"
             f'[log]\nlevel = "warning"\n'
             f'[[classifier]]\nname = "bench"\nsource = "{source}"\nsink = "{sink}"\n{classifier}\n',
@@ -60,7 +62,10 @@ def run_ours(
         )
         command = [sys.executable, "-m", "stream_classifier", "run", str(file)]
         fed = None if feed is None else (port, feed)
-        return timed(kafka, command, sink=sink, count=count, folder=Path(folder), fed=fed, rss_at=rss_at)
+        delivered = (lambda: kafka.committed(sink, source)) if delivery == "exactly_once" else None
+        return timed(
+            kafka, command, sink=sink, count=count, folder=Path(folder), fed=fed, rss_at=rss_at, delivered=delivered
+        )
 
 
 def timed(
@@ -73,6 +78,7 @@ def timed(
     env: Mapping[str, str] | None = None,
     fed: tuple[int, Callable[[], None]] | None = None,
     rss_at: int = 0,
+    delivered: Callable[[], int] | None = None,
 ) -> dict[str, Any]:
     """Run a worker until its sink holds `count` results, then stop it with SIGTERM.
 
@@ -82,6 +88,7 @@ def timed(
         env: added to its environment.
         fed: its web port, and what sends the records once it is ready there; None: they are there already.
         rss_at: results after which the resident memory is noted for the first time; 0: not at all.
+        delivered: how many results there are; None: what the sink holds.
 
     Returns:
         records_per_s, cpu_us_per_record (user and system time of the worker alone), seconds, exit_code, busy_before and
@@ -91,6 +98,7 @@ def timed(
         RuntimeError: it ended, or nothing more came; with the end of its log.
     """
     kafka.create(sink)
+    delivered = delivered or (lambda: kafka.count(sink))
     busy_before = wait_for_quiet()
     log_file = folder / "worker.log"
     with log_file.open("wb") as log:
@@ -98,7 +106,7 @@ def timed(
             command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **(env or {})}, cwd=Path.cwd()
         )
         try:
-            result = _watch(kafka, psutil.Process(process.pid), sink, count, fed, rss_at)
+            result = _watch(kafka, psutil.Process(process.pid), delivered, count, fed, rss_at)
         except (psutil.Error, _StalledError) as error:
             tail = log_file.read_text("utf-8", "replace")[-3000:]
             raise RuntimeError(f"{' '.join(command[:4])}… did not finish: {error!r}; its log ends:\n{tail}") from error
@@ -109,9 +117,8 @@ def timed(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-    delivered = kafka.count(sink)
-    if delivered != count:
-        raise RuntimeError(f"{sink} holds {delivered} results instead of {count}")
+    if delivered() != count:
+        raise RuntimeError(f"{sink}: {delivered()} results instead of {count}")
     return {**result, "exit_code": process.returncode, "busy_before": round(busy_before, 3)}
 
 
@@ -122,13 +129,13 @@ class _StalledError(Exception):
 def _watch(
     kafka: Kafka,
     worker: psutil.Process,
-    sink: str,
+    num_delivered: Callable[[], int],
     count: int,
     fed: tuple[int, Callable[[], None]] | None,
     rss_at: int,
 ) -> dict[str, Any]:
     if fed is None:
-        first = _wait_for_results(kafka, worker, sink)
+        first = _wait_for_results(num_delivered, worker)
     else:
         first, (port, feed) = 0, fed
         _wait_until_ready(worker, port)
@@ -139,7 +146,7 @@ def _watch(
     delivered, changed, peak, early = first, time.monotonic(), 0, 0
     while delivered < count:
         time.sleep(_LOOK_S)
-        now = kafka.count(sink)
+        now = num_delivered()
         if now > delivered:
             delivered, changed = now, time.monotonic()
         elif time.monotonic() - changed > _STALL_LIMIT_S or worker.status() == psutil.STATUS_ZOMBIE:
@@ -166,10 +173,10 @@ def _watch(
     return result
 
 
-def _wait_for_results(kafka: Kafka, worker: psutil.Process, sink: str) -> int:
+def _wait_for_results(num_delivered: Callable[[], int], worker: psutil.Process) -> int:
     """Until there is a result; returns how many there are."""
     deadline = time.monotonic() + _START_LIMIT_S
-    while not (now := kafka.count(sink)):
+    while not (now := num_delivered()):
         _check_starting(worker, deadline)
         time.sleep(_LOOK_S / 4)
     return now

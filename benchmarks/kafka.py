@@ -112,6 +112,11 @@ class Kafka:
         """Records in a topic, by its end offsets."""
         return sum(self._reader.end_offsets([TopicPartition(topic, number) for number in range(PARTITIONS)]).values())
 
+    def committed(self, group: str, topic: str) -> int:
+        """Records of a topic that a group has committed. Of a transactional sink the end offsets tell no count."""
+        offsets = self._admin.list_group_offsets({group: None})[group]
+        return sum(max(0, at.offset) for partition, at in offsets.items() if partition.topic == topic)
+
     def read(self, topic: str, count: int) -> list[tuple[int, bytes | None, bytes | None, int]]:
         """(partition, key, value, timestamp in ms) of all records, sorted: equal lists hold the same multiset."""
         partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]

@@ -43,8 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _compare(kafka: Kafka, options: argparse.Namespace) -> dict[str, Any]:
     print(f"filling topics with {options.records + options.peer_records:,} records …", flush=True)
-    kafka.fill("records", _records(options.records))
-    kafka.fill("records-peer", _records(options.peer_records))
+    kafka.fill("records", records_of(options.records))
+    kafka.fill("records-peer", records_of(options.peer_records))
     same = _check_results(kafka, options.peer_records)
     ours: list[dict[str, Any]] = []
     peer: list[dict[str, Any]] = []
@@ -62,7 +62,7 @@ def _compare(kafka: Kafka, options: argparse.Namespace) -> dict[str, Any]:
             "records": options.records,
             "peer_records": options.peer_records,
             "rss_records": options.rss_records,
-            "value_bytes_mean": sum(len(value) for _, value in _records(1000)) / 1000,
+            "value_bytes_mean": sum(len(value) for _, value in records_of(1000)) / 1000,
             "classifier": OURS.splitlines(),
             "peer": "faust -A benchmarks.peers.stock_faust worker -l info: take_events(256, within=0.1), topic.send",
         },
@@ -78,14 +78,14 @@ def _compare(kafka: Kafka, options: argparse.Namespace) -> dict[str, Any]:
         one["records_per_s"] / other["records_per_s"] for one, other in zip(ours, peer, strict=True)
     ]
     if options.rss_records:
-        kafka.fill("records-rss", _records(options.rss_records))
+        kafka.fill("records-rss", records_of(options.rss_records))
         result["rss"] = run_ours(
             kafka, source="records-rss", sink="ours-rss", count=options.rss_records, classifier=OURS, rss_at=_RSS_AT
         )
     return result
 
 
-def _records(count: int) -> Iterator[tuple[bytes, bytes]]:
+def records_of(count: int) -> Iterator[tuple[bytes, bytes]]:
     """Keys and texts of 40 to 80 bytes, the same at every call; 1000 customers have several records each."""
     source = random.Random(3)
     for number in range(count):
