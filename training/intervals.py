@@ -14,7 +14,7 @@ Interval = tuple[float, float]
 """Lower and upper end, both included."""
 
 _NUM_RESAMPLES = 1000
-_CHUNK = 50  # resamples held at once: 50 × N numbers
+_CHUNK, _CHUNK_NUMBERS = 50, 2_000_000  # resamples held at once, and rows of all of them
 _Z_95 = float(stats.norm.ppf(0.975))
 
 
@@ -70,8 +70,9 @@ def bootstrap_interval(
     """
     generator = np.random.default_rng(seed)
     values = []
-    for _ in range(_NUM_RESAMPLES // _CHUNK):
-        rows_RN = generator.integers(num_rows, size=(_CHUNK, num_rows))
+    chunk = max(1, min(_CHUNK, _CHUNK_NUMBERS // num_rows))
+    for start in range(0, _NUM_RESAMPLES, chunk):
+        rows_RN = generator.integers(num_rows, size=(min(chunk, _NUM_RESAMPLES - start), num_rows))
         weights_RN = np.array([np.bincount(rows_N, minlength=num_rows) for rows_N in rows_RN], dtype=np.float64)
         values.append(figure(weights_RN))
     low, high = np.nanquantile(np.concatenate(values), [0.025, 0.975])

@@ -27,9 +27,15 @@ def random_texts(number: int, *, seed: int = 0) -> list[str]:
     return [f"{' '.join(generator.choice(_WORDS, size=generator.integers(3, 12)))} {i}" for i in range(number)]
 
 
-def make_telling_directory(path: Path, *, content: Mapping[str, Any], labels: Sequence[str] = LABELS) -> Path:
+def make_telling_directory(
+    path: Path,
+    *,
+    content: Mapping[str, Any],
+    labels: Sequence[str] = LABELS,
+    problem_type: str = "single_label_classification",
+) -> Path:
     """A directory of a random model whose logits for `random_texts` have mean 0 and deviation 2 in each label."""
-    make_directory(path, labels=labels)
+    make_directory(path, labels=labels, problem_type=problem_type)
     logits_NL = Classifier.load(path, dtype="float32").logits(random_texts(200, seed=9))
     weights = load_file(path / "model.safetensors")
     factor_L = 2 / logits_NL.std(axis=0)

@@ -14,7 +14,7 @@ from stream_classifier import Classifier
 from stream_classifier.errors import ConfigError
 from stream_classifier.model.manifest import read_json_object
 from tests.plugins.answers import answers_of, drawn_logits
-from tests.plugins.tables import make_telling_directory, write_honest_rows
+from tests.plugins.tables import make_telling_directory, random_texts, write_honest_rows
 from training import Costs, Goal
 from training.answers import Answers
 from training.cli import cli
@@ -231,6 +231,35 @@ def test_several_labels_a_text_get_thresholds_of_their_own(tmp_path: Path) -> No
     chosen = found(Goal(coverage=0.5, per_label=True), a)
     given_NL = a.p_NL >= chosen.thresholds_L(3)
     assert given_NL.mean(axis=0) == pytest.approx([0.5, 0.5, 0.5], abs=0.01)
+
+
+def test_a_multi_label_model_is_calibrated_and_tuned_from_a_table(tmp_path: Path) -> None:
+    labels = ("joy", "anger", "fear")
+    model = make_telling_directory(
+        tmp_path / "model", content={"task": "free"}, labels=labels, problem_type="multi_label_classification"
+    )
+    texts = random_texts(500, seed=2)
+    p_NL = 1 / (1 + np.exp(-0.5 * Classifier.load(model, dtype="float32").logits(texts)))
+    drawn_NL = np.random.default_rng(0).random(p_NL.shape) < p_NL
+    lines = [
+        json.dumps({"text": text, "labels": [label for label, is_true in zip(labels, row, strict=True) if is_true]})
+        for text, row in zip(texts, drawn_NL.tolist(), strict=True)
+    ]
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("\n".join(lines), "utf-8")
+    calibrated = training.calibrate(model, rows, method="temperature", dtype="float32")
+    assert calibrated.scale == pytest.approx(0.5, rel=0.3)
+    before = training.evaluate(model, rows, dtype="float32")
+    result = training.thresholds(model, rows, Goal(f1=True, per_label=True), dtype="float32")
+    after = training.evaluate(model, rows, dtype="float32")
+    assert after.macro_f1 >= before.macro_f1
+    assert (after.coverage, after.precision_at_threshold) == (result.on_rows.coverage, result.on_rows.precision)
+    assert all(item.own for item in result.labels.values())
+    precise = training.thresholds(model, rows, Goal(precision=0.7), out=tmp_path / "out", dtype="float32")
+    assert precise.on_rows.precision_bound is not None
+    assert precise.on_rows.precision_bound >= 0.7
+    with pytest.raises(ConfigError, match="one label a text"):
+        training.thresholds(model, rows, Goal(precision=0.7), priors={"joy": 0.1})
 
 
 def test_rows_the_rejection_rule_refuses_are_not_accepted_whatever_the_threshold() -> None:
