@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from training.comparison import Comparison, compare
     from training.conversion import Conversion, convert
     from training.cross_validation import CrossValidation, cross_validate
+    from training.distillation import DistillResult, distill
     from training.evaluation import Evaluation, evaluate
     from training.fitting import FitResult, fit
     from training.history import TrainingHistory, read_history
     from training.inspection import Inspection, check_data
+    from training.lesson import LessonSettings
     from training.parity import Parity, ParityError
     from training.parity_limits import ParityLimits
     from training.presets import preset
@@ -40,11 +42,13 @@ __all__ = [
     "Conversion",
     "Costs",
     "CrossValidation",
+    "DistillResult",
     "Evaluation",
     "FitResult",
     "FitSettings",
     "Goal",
     "Inspection",
+    "LessonSettings",
     "Parity",
     "ParityError",
     "ParityLimits",
@@ -60,6 +64,7 @@ __all__ = [
     "compare",
     "convert",
     "cross_validate",
+    "distill",
     "evaluate",
     "fit",
     "preset",
@@ -73,20 +78,20 @@ __all__ = [
 _HOMES = {
     "AdaptSettings": "training.adaptation_settings",
     "Adaptation": "training.adaptation",
-    "Conversion": "training.conversion",
-    "adapt": "training.adaptation",
-    "convert": "training.conversion",
     "AugmentResult": "training.augmentation.table",
     "AugmentSettings": "training.augmentation.settings",
     "CalibrationResult": "training.recalibration",
     "Comparison": "training.comparison",
+    "Conversion": "training.conversion",
     "Costs": "training.threshold_tuning",
     "CrossValidation": "training.cross_validation",
+    "DistillResult": "training.distillation",
     "Evaluation": "training.evaluation",
     "FitResult": "training.fitting",
     "FitSettings": "training.settings",
     "Goal": "training.threshold_tuning",
     "Inspection": "training.inspection",
+    "LessonSettings": "training.lesson",
     "Parity": "training.parity",
     "ParityError": "training.parity",
     "ParityLimits": "training.parity_limits",
@@ -95,11 +100,13 @@ _HOMES = {
     "ReportResult": "training.reporting",
     "ThresholdResult": "training.threshold_tuning",
     "TrainingHistory": "training.history",
-    "augment": "training.augmentation.table",
+    "adapt": "training.adaptation",
     "calibrate": "training.recalibration",
     "check_data": "training.inspection",
     "compare": "training.comparison",
+    "convert": "training.conversion",
     "cross_validate": "training.cross_validation",
+    "distill": "training.distillation",
     "evaluate": "training.evaluation",
     "fit": "training.fitting",
     "preset": "training.presets",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from training.estimate import duration, training_seconds
 from training.history import TrainingHistory
 from training.interrupts import Interrupts
 from training.layers import depths_of, freeze_below, needs_depths
+from training.lesson import Lesson
 from training.loop import LoopContext, train
 from training.losses import TextLoss, class_weights
 from training.parts import Parts
@@ -49,12 +50,14 @@ def fine_tune(
     run_name: str = "fit",
     show_progress: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
+    lesson: Lesson | None = None,
 ) -> TrainingHistory:
     """Trains the encoder's model in place, on the device that the settings say, and leaves it on the CPU.
 
     Args:
         work_dir: for checkpoints; one that is there is gone on from.
         interrupts, run_name, show_progress, callbacks: see `loop.LoopContext`.
+        lesson: what a teacher says of the training texts, and more texts; not with a frozen encoder.
 
     Raises:
         ConfigError: what the settings ask for is not there: a device, a dtype, room, a layer to freeze.
@@ -67,7 +70,7 @@ def fine_tune(
             max_length=min(settings.max_length, encoder.max_length),
             vocab_size=encoder.model.config.vocab_size,
         )
-    train_tokens = tokenizer.encode(parts.train.texts)
+    train_tokens = tokenizer.encode([*parts.train.texts, *(() if lesson is None else lesson.unlabelled)])
     validation_tokens = tokenizer.encode(parts.validation.texts)
     train_targets, validation_targets = parts.targets(parts.train), parts.targets(parts.validation)
     device = pick_device(settings.device)
@@ -120,8 +123,14 @@ def fine_tune(
         if settings.gradient_checkpointing and not model.supports_gradient_checkpointing:
             raise ConfigError(f"--gradient-checkpointing: a {model.config.model_type} model has none; leave it out")
         _check_space(model, work_dir)
-        train_rows = token_rows(train_tokens, train_targets)
-        collate = functools.partial(pad_tokens, pad_id=model.config.pad_token_id or 0)
+        module: torch.nn.Module = model
+        train_rows = token_rows(train_tokens, train_targets if lesson is None else lesson.targets(train_targets))
+        collate: Callable[..., dict[str, torch.Tensor]] = functools.partial(
+            pad_tokens, pad_id=model.config.pad_token_id or 0
+        )
+        if lesson is not None:
+            module, train_rows, collate = lesson.module(model), lesson.annotated(train_rows), lesson.collated(collate)
+            loop["loss"] = lesson.loss(loop["loss"], problem_type=parts.problem_type)
         seconds = training_seconds(
             model,
             train_rows,
@@ -133,7 +142,7 @@ def fine_tune(
         )
         logger.info("training will take about %s, less when it stops early", duration(seconds))
         return train(
-            model,
+            module,
             train_rows,
             token_rows(validation_tokens, validation_targets),
             collate=collate,

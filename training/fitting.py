@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,7 +41,7 @@ from training.search import check_search, search
 from training.settings import FitSettings
 from training.work_dir import fingerprint, work_dir, work_path
 
-__all__ = ["FitResult", "fit"]
+__all__ = ["FitResult", "fit", "publish_fit"]
 
 logger = logging.getLogger(__name__)
 
@@ -164,14 +165,24 @@ def fit(
         result = None
         if processes.is_main:
             logger.info("measuring")
-            result = _publish(encoder, parts, settings, history, work / "model", out)
+            result = publish_fit(encoder, parts, settings, history, work / "model", out)
         return processes.from_main(result)
 
 
-def _publish(
-    encoder: Encoder, parts: Parts, settings: FitSettings, history: TrainingHistory, aside: Path, out: Path
+def publish_fit(
+    encoder: Encoder,
+    parts: Parts,
+    settings: FitSettings,
+    history: TrainingHistory,
+    aside: Path,
+    out: Path,
+    *,
+    before_replacing: Callable[[Path], None] | None = None,
 ) -> FitResult:
-    """Writes the model directory at `aside`, with what it is worth, and puts it at `out`."""
+    """Writes the model directory at `aside`, with what it is worth, and puts it at `out`.
+
+    `before_replacing` gets `aside` when it is complete; what it raises keeps it from `out`.
+    """
     shutil.rmtree(aside, ignore_errors=True)  # from a fit that was killed here
     aside.mkdir()
     save_files(encoder, aside)
@@ -220,6 +231,8 @@ def _publish(
         baseline=evaluation.baseline,
     ).write(aside)
     source = write_documents(aside, name=out.name, texts=_shown_texts(rows, settings))
+    if before_replacing is not None:
+        before_replacing(aside)
     replace_directory(aside, out)
     return FitResult(out, digest, evaluation, measured_on, history, source.remarks)
 

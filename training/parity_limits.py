@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from stream_classifier.errors import ConfigError
 
-__all__ = ["ParityLimits"]
+__all__ = ["DISTILL_LIMITS", "ParityLimits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +35,7 @@ class ParityLimits:
                 raise ConfigError(f"{name} is {value!r}; give a share from 0 to 1, such as 0.01")
         if not (math.isfinite(self.min_speedup) and self.min_speedup >= 0):
             raise ConfigError(f"min_speedup is {self.min_speedup!r}; give 0, or a factor such as 1.2")
+
+
+DISTILL_LIMITS = ParityLimits(min_agreement=0.0, max_accuracy_loss=0.02, max_ece_rise=0.02, max_coverage_loss=0.1)
+"""Of a student: it need not make its teacher's mistakes, and may lose more than the same weights in int8."""
