@@ -171,7 +171,7 @@ def _quantize(model: torch.nn.Module) -> None:
     try:
         from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
     except ImportError as error:
-        fix = "pip install 'stream-classifier[quantize]', or leave dtype out"
+        fix = "pip install 'stream-classifier[torchao]', or leave dtype out"
         raise ConfigError(f"dtype is 'int8', which needs torchao, and it is not installed ({error}); {fix}") from error
     quantize_(model, Int8DynamicActivationInt8WeightConfig())
 
