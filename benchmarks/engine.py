@@ -1,6 +1,6 @@
 """The CPU engine: a small BERT on texts of mixed lengths, against transformers.pipeline; then in the stream.
 
-    python -m benchmarks.engine [--texts 768] [--stream-repeat 9] [--runs 3] [--no-stream]
+    python -m benchmarks.engine [--texts 768] [--stream-repeat 18] [--runs 3] [--no-stream]
 
 6 layers, 384 wide. All get the same texts in the same order, and their labels are compared: `Classifier` in the
 precision it picks, and in float32; the pipeline with batch_size=32 in float32, as it comes. Through the stream: these
@@ -209,7 +209,7 @@ def _print(result: dict[str, Any]) -> None:
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description=__doc__.split("\n\n")[0])
     parser.add_argument("--texts", type=int, default=768, help="(default %(default)s)")
-    parser.add_argument("--stream-repeat", type=int, default=9, help="how often the stream gets them all")
+    parser.add_argument("--stream-repeat", type=int, default=18, help="how often the stream gets them all")
     parser.add_argument("--runs", type=int, default=3, help="of each, alternating (default %(default)s)")
     parser.add_argument("--no-stream", action="store_true", help="leave out Apache Kafka")
     parser.add_argument("--out", type=Path, help="JSON file (default benchmarks/results/engine.json)")

@@ -26,8 +26,13 @@ from stream_classifier.stream.recovery import Answer, Recovery, W
 
 __all__ = ["Batcher", "Limits", "Observer", "TextList"]
 
-_WINDOW_BATCHES = 32
-"""Micro-batches planned at once: the more, the less padding, and the longer a request may wait for its batch-mates."""
+_WINDOW_S = 4.0
+"""Work planned at once, by the model's own pace: the more, the less padding and the fewer micro-batches that are not
+full (windows of 800 texts take 16 % more of them than 7,000 do), and the longer a text waits for its window's others.
+"""
+_FIRST_WINDOW = 8
+"""Micro-batches planned before the pace is known."""
+_SMALLEST_WINDOW = 2
 _QUEUED = 2
 """Micro-batches handed to the inference thread at once: one runs, the next is ready when it ends."""
 
@@ -147,6 +152,7 @@ class Batcher(Generic[W]):
         self._on_hang = on_hang
         self._waiting: deque[_Request[W]] = deque()
         self._planned: deque[_MicroBatch[W]] = deque()
+        self._full_s: float | None = None  # what a full micro-batch takes, averaged over the last ones
         self._waiting_texts = 0
         self._waiting_tokens = 0
         self._unanswered: set[_Request[W]] = set()
@@ -260,14 +266,10 @@ class Batcher(Generic[W]):
 
     def _plan(self) -> None:
         """Plan a window: the requests that waited longest, packed together."""
-        limits = self._limits
+        limits, num_batches = self._limits, self._window_batches()
         requests: list[_Request[W]] = []
         texts = tokens = 0
-        while (
-            self._waiting
-            and texts < limits.max_records * _WINDOW_BATCHES
-            and tokens < limits.max_tokens * _WINDOW_BATCHES
-        ):
+        while self._waiting and texts < limits.max_records * num_batches and tokens < limits.max_tokens * num_batches:
             request = self._waiting.popleft()
             request.planned = True
             requests.append(request)
@@ -283,6 +285,15 @@ class Batcher(Generic[W]):
             else:
                 self._planned.append(_MicroBatch(window.take(rows), rows, requests, starts))
 
+    def _window_batches(self) -> int:
+        """How many full micro-batches the model answers in `_WINDOW_S`."""
+        return _FIRST_WINDOW if self._full_s is None else max(_SMALLEST_WINDOW, int(_WINDOW_S / self._full_s))
+
+    def _note_pace(self, work: W, seconds: float) -> None:
+        share = max(len(work) / self._limits.max_records, _num_tokens(work) / self._limits.max_tokens)
+        full_s = max(seconds, 1e-6) / share
+        self._full_s = full_s if self._full_s is None else 0.9 * self._full_s + 0.1 * full_s
+
     def _pack(self, window: W) -> list[NDArray[np.intp]]:
         limits = self._limits
         if isinstance(window, TokenBatch):
@@ -293,14 +304,17 @@ class Batcher(Generic[W]):
     # Running --------------------------------------------------------------------------------------------------------
 
     async def _execute(self, micro_batch: _MicroBatch[W]) -> None:
-        answer, started = await asyncio.get_running_loop().run_in_executor(self._thread, self._run, micro_batch.work)
+        loop = asyncio.get_running_loop()
+        answer, started, seconds = await loop.run_in_executor(self._thread, self._run, micro_batch.work)
+        self._note_pace(micro_batch.work, seconds)
         self._observe(micro_batch.work)
         self._scatter(micro_batch, answer, started)
 
-    def _run(self, work: W) -> tuple[Answer, float]:
-        """On the inference thread: the answer, and when it was begun."""
+    def _run(self, work: W) -> tuple[Answer, float, float]:
+        """On the inference thread: the answer, when it was begun, and the seconds it took."""
         started = monotonic()
-        return self._recovery.answer(work), started
+        answer = self._recovery.answer(work)
+        return answer, started, monotonic() - started
 
     def _observe(self, work: W) -> None:
         tokens = padded = 0

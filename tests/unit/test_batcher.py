@@ -155,6 +155,20 @@ class TestDispatch:
             model.gate.set()
             assert len((await asked).scores_NL) == 20
 
+    @pytest.mark.parametrize(("full_s", "planned"), [(None, 32), (1.9, 8), (0.5, 32), (0.001, 60)])
+    async def test_what_is_planned_at_once_takes_the_model_some_seconds(
+        self, full_s: float | None, planned: int
+    ) -> None:
+        model = Model()
+        model.gate.clear()
+        async with running(model) as scene:
+            scene.batcher._full_s = full_s  # what a micro-batch of four texts has taken so far
+            asked = [scene.ask(f"text {i}") for i in range(60)]
+            await turns(5)
+            assert 60 - len(scene.batcher._waiting) == planned
+            model.gate.set()
+            await asyncio.gather(*asked)
+
     async def test_no_texts_are_answered_at_once(self) -> None:
         async with running(Model()) as scene:
             assert (await scene.ask()).scores_NL.shape == (0, 2)
