@@ -107,7 +107,9 @@ def target(*, topic: str | None, broker: str | None, file: Path | None, override
 
 
 def _kafka(settings: Settings) -> dict[str, Any]:
-    return {"bootstrap_servers": _address(settings.app.broker)}
+    from stream_classifier.stream.security import client_security
+
+    return {"bootstrap_servers": _address(settings.app.broker), **client_security(settings.app)}
 
 
 def _address(broker: str) -> str:

@@ -4,39 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-
-from stream_classifier.stream.header_keys import accept_any_header_key
 from tests.integration.test_worker import null, worker_group
 from tests.plugins.brokers import Broker, RawHeaderKey, Record
+from tests.plugins.poison import read_all
 from tests.plugins.workers import Worker
 
 Start = Callable[..., Worker]
 Name = Callable[[str], str]
 
 NOT_UTF8 = b"\xff\xfe\x80trace"
-
-
-async def read_all(broker: Broker, topic: str, *, partitions: int, count: int) -> list[Any]:
-    """All records of a topic, their header keys with escaped surrogates; kafka-python cannot read them."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=broker.bootstrap, isolation_level="read_committed")
-    await consumer.start()
-    try:
-        accept_any_header_key(consumer)
-        at = [TopicPartition(topic, number) for number in range(partitions)]
-        consumer.assign(at)
-        await consumer.seek_to_beginning(*at)
-        ends = await consumer.end_offsets(at)
-        assert sum(ends.values()) == count
-        records: list[Any] = []
-        while len(records) < count:
-            for batch in (await consumer.getmany(timeout_ms=500)).values():
-                records += batch
-        return records
-    finally:
-        await consumer.stop()
 
 
 async def test_a_record_with_such_a_header_key_has_its_result_or_dead_letter_byte_for_byte(
@@ -62,8 +39,9 @@ async def test_a_record_with_such_a_header_key_has_its_result_or_dead_letter_byt
     assert sum(apache_kafka.committed(worker_group(worker), source).values()) == 200
 
     sources = dict(zip(placed, records, strict=True))
-    results = await read_all(apache_kafka, f"{source}.results", partitions=4, count=160)
-    letters = await read_all(apache_kafka, f"{source}.dead-letter", partitions=4, count=40)
+    results = await read_all(apache_kafka.bootstrap, f"{source}.results")
+    letters = await read_all(apache_kafka.bootstrap, f"{source}.dead-letter")
+    assert (len(results), len(letters)) == (160, 40)
     seen = set()
     for output in results + letters:
         headers = [(key.encode(errors="surrogateescape"), value) for key, value in output.headers]
