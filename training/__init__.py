@@ -101,6 +101,7 @@ _HOMES = {
     "ThresholdResult": "training.threshold_tuning",
     "TrainingHistory": "training.history",
     "adapt": "training.adaptation",
+    "augment": "training.augmentation.table",
     "calibrate": "training.recalibration",
     "check_data": "training.inspection",
     "compare": "training.comparison",

@@ -125,16 +125,22 @@ class AnyKeyRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # likewise
     def __init__(self, tp: Any, records: KeptRecords, *rest: Any) -> None:
         super().__init__(tp, records, *rest)
         self._all_aborted = list(self._aborted_transactions)
+        self._resume_at = -1
 
     def __next__(self) -> Any:
         try:
-            return super().__next__()
+            record = super().__next__()
         except UnicodeDecodeError:
-            # From the beginning, for the transactions in it; offsets that were handed on already are skipped.
+            # From the beginning, for the transactions in it. aiokafka takes its own position back at the end of every
+            # batch that it skips, so what was handed on already is left out here.
+            self._resume_at = self.next_fetch_offset
             self._records = _TolerantRecords(self._records.data)
             self._aborted_transactions, self._aborted_producers = self._all_aborted, set()
             self._records_iterator = self._unpack_records()
-            return super().__next__()
+            record = super().__next__()
+        while record.offset < self._resume_at:
+            record = super().__next__()
+        return record
 
 
 def _with_globals(function: Any, **others: Any) -> FunctionType:

@@ -1,7 +1,4 @@
-"""Records that nobody wants, by the thousand: each has a result or a dead letter, the worker lives, memory is bounded.
-
-The run of 100,000 is a benchmark: `python -m benchmarks.faults.poison`.
-"""
+"""Records nobody wants, by the thousand: each has a result or a dead letter, the worker lives, memory is bounded."""
 
 from __future__ import annotations
 
@@ -67,5 +64,4 @@ def test_every_poison_record_is_answered_and_the_worker_lives(
     )
     assert wrong == []
     assert not Counter({"decode NullValue": 1, "decode InvalidUtf8": 1, "decode InvalidJson": 1, "result": 1}) - counts
-    print(counts, before >> 20, highest >> 20)
     assert highest - before < 600 << 20

@@ -154,15 +154,19 @@ async def produce(bootstrap: str, topic: str, records: Sequence[Record]) -> None
 
 
 async def read_all(bootstrap: str, topic: str) -> list[Any]:
-    """All committed records of a topic of PARTITIONS, whatever their header keys: with aiokafka, for kafka-python cannot."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, isolation_level="read_committed", fetch_max_wait_ms=50)
+    """All committed records of a topic of PARTITIONS, whatever their header keys: kafka-python cannot read those."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap,
+        isolation_level="read_committed",
+        auto_offset_reset="earliest",
+        fetch_max_wait_ms=50,
+    )
     await consumer.start()
     try:
         accept_any_header_key(consumer)
         at = [TopicPartition(topic, number) for number in range(PARTITIONS)]
         consumer.assign(at)
         ends = await consumer.end_offsets(at)
-        await consumer.seek_to_beginning(*at)
         records: list[Any] = []
         while [tp for tp in at if await consumer.position(tp) < ends[tp]]:
             for batch in (await consumer.getmany(timeout_ms=200)).values():

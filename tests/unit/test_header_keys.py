@@ -66,6 +66,13 @@ def test_records_before_at_and_behind_such_a_key_are_read_once_and_in_order() ->
     assert [record.headers for record in read_back] == expected * 2
 
 
+def test_batches_before_the_one_that_fails_are_not_read_again() -> None:
+    fine, bad = [[(b"ok", b"1")]] * 3, [[], [(NOT_UTF8, b"2")], []]
+    data = batch(fine) + batch(fine, base_offset=3) + batch(bad, base_offset=6) + batch(bad, base_offset=9)
+    assert [record.offset for record in read(data)] == list(range(12))
+    assert [record.offset for record in read(data, fetch_offset=2)] == list(range(2, 12))
+
+
 def test_reading_goes_on_where_the_fetch_began() -> None:
     records: list[RawHeaders] = [[(NOT_UTF8, b"")] for _ in range(4)]
     assert [record.offset for record in read(batch(records), fetch_offset=2)] == [2, 3]

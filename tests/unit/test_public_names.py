@@ -29,10 +29,12 @@ def test_exported_names_are_sorted_and_without_repeats(package) -> None:
     assert package.__all__ == sorted(set(package.__all__))
 
 
-@pytest.mark.parametrize("name", stream_classifier.__all__)
-def test_every_exported_name_can_be_imported_and_says_what_it_is(name: str) -> None:
-    assert getattr(stream_classifier, name).__doc__
-    assert name in dir(stream_classifier)
+@pytest.mark.parametrize(
+    ("package", "name"), [(package, name) for package in (stream_classifier, training) for name in package.__all__]
+)
+def test_every_exported_name_can_be_imported_and_says_what_it_is(package, name: str) -> None:
+    assert getattr(package, name).__doc__
+    assert name in dir(package)
 
 
 def test_unknown_name_is_an_attribute_error() -> None:
