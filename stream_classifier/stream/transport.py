@@ -4,13 +4,13 @@ Stock Faust spends four asyncio tasks a record before an agent sees it. Here the
 contiguous run of one partition stands in for one message, and its event's value is the run. Topics that are not
 registered as batch topics keep Faust's own path, record by record.
 
-Also at home here, because stock does otherwise (docs/explanation/faust.md has the measurements):
+Also at home here, because stock does otherwise (docs/explanation/architecture.md says what it costs):
 - intake stops while the in-flight budget is used up, without pausing other topics;
 - offsets are committed behind a watermark of delivered batches;
 - on revocation and on stop, what is in flight is finished and committed *before* Faust forgets the offsets, within a
   bound; what did not finish is dropped, and read again by the next owner;
 - under exactly-once, offsets are committed by the transactions that hold the outputs (transactions.py);
-- records are always read `read_committed`, whatever bytes their header keys are (header_keys.py).
+- records are always read `read_committed`, whatever bytes their header keys are (fetching.py).
 
 Used by URL (`broker="kafkabatch://localhost"`) or, as StreamClassifier does, by setting `app.transport`.
 """
@@ -24,14 +24,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from time import monotonic
 from typing import Any, ClassVar, cast
 
-import aiokafka
 from faust.transport.drivers import aiokafka as driver
-from faust.transport.utils import DefaultSchedulingStrategy
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage, Message
 
 from stream_classifier.errors import DeliveryError
-from stream_classifier.stream.header_keys import accept_any_header_key
+from stream_classifier.stream.fetching import BatchConsumerThread, BatchScheduler
 from stream_classifier.stream.intake import Intake
 from stream_classifier.stream.record_batch import RecordBatch
 from stream_classifier.stream.transactions import TransactionAborted
@@ -47,76 +45,19 @@ _POLL_OTHERS_S = 0.05
 _MAX_READ_AGAIN = 3
 """How often a partition is read again with nothing committed in between, before the worker stops."""
 
-_FETCH_MAX_WAIT_MS = 100
-"""Faust asks brokers to answer an empty fetch after 1.5 s; the embedded broker answers any fetch only then."""
-
-
-class _BatchScheduler(DefaultSchedulingStrategy):
-    """Hands on record batches of batch topics, round robin over partitions, and single records of all others."""
-
-    def __init__(self, intake: Intake) -> None:  # the base classes only declare one
-        self._intake = intake
-
-    def iterate(self, records: Mapping[TP, list[Any]]) -> Iterator[tuple[TP, Any]]:
-        runs = {tp: run for tp, run in records.items() if run and tp.topic in self._intake.topics}
-        if len(runs) != len(records):
-            yield from super().iterate({tp: run for tp, run in records.items() if tp not in runs})
-        size = self._intake.max_batch_records
-        start = 0
-        while runs:
-            for tp, run in list(runs.items()):
-                yield tp, RecordBatch(tp.topic, tp.partition, run if len(run) <= size else run[start : start + size])
-                if start + size >= len(run):
-                    del runs[tp]
-            start += size
-
-
-class _BatchConsumerThread(driver.AIOKafkaConsumerThread):
-    """Reads committed records only, and no more of them than the consumer has room for."""
-
-    mundane_level = "debug"
-
-    def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
-        consumer = super()._create_worker_consumer(transport)
-        consumer._isolation_level = "read_committed"
-        consumer._fetch_max_wait_ms = _FETCH_MAX_WAIT_MS
-        return consumer
-
-    async def on_start(self) -> None:
-        await super().on_start()
-        accept_any_header_key(self._ensure_consumer())
-
-    async def getmany(
-        self, active_partitions: set[TP] | None, timeout: float, max_records: int | None = None
-    ) -> Mapping[TP, list[Any]]:
-        consumer = self._ensure_consumer()
-        limits = [limit for limit in (consumer._max_poll_records, max_records) if limit is not None]
-        fetched = await self.call_thread(
-            self._fetch_records,
-            consumer,
-            active_partitions,
-            timeout=timeout,
-            max_records=min(limits) if limits else None,
-        )
-        return cast("Mapping[TP, list[Any]]", fetched)
-
-    def rejoin(self) -> None:
-        """Join the group anew: all partitions are let go of, and read from their committed offsets again."""
-        self.thread_loop.call_soon_threadsafe(self._ensure_consumer()._coordinator.request_rejoin)
-
 
 class BatchConsumer(driver.Consumer):
     """A Faust consumer that hands on record batches and commits behind a watermark."""
 
     mundane_level = "debug"
 
-    _thread: _BatchConsumerThread
+    _thread: BatchConsumerThread
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.intake = cast("BatchTransport", self.transport).intake
         self.watermark = Watermark()
-        self.scheduler = _BatchScheduler(self.intake)
+        self.scheduler = BatchScheduler(self.intake)
         self.drained_in_time = True
         self._draining = False
         self._delivered = asyncio.Event()
@@ -124,8 +65,8 @@ class BatchConsumer(driver.Consumer):
         self._gap_checks: set[asyncio.Task[None]] = set()
         self._read_again: Counter[TopicPartition] = Counter()
 
-    def _new_consumer_thread(self) -> _BatchConsumerThread:
-        return _BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
+    def _new_consumer_thread(self) -> BatchConsumerThread:
+        return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     # Intake ---------------------------------------------------------------------------------------------------------
 

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_classifier.stream.budget import Budget
+from stream_classifier.stream.fetching import BatchScheduler
 from stream_classifier.stream.intake import Intake
 from stream_classifier.stream.record_batch import RecordBatch
-from stream_classifier.stream.transport import BatchConsumer, BatchTransport, _BatchScheduler
+from stream_classifier.stream.transport import BatchConsumer, BatchTransport
 from tests.plugins.records import record
 
 TP = types.TP("texts", 0)
@@ -92,7 +93,7 @@ class TestRecordBatches:
             types.TP(topic, partition): [record(i, topic=topic, partition=partition) for i in range(length)]
             for (topic, partition), length in lengths.items()
         }
-        scheduler = _BatchScheduler(Intake(topics={"texts"}, max_batch_records=max_batch_records))
+        scheduler = BatchScheduler(Intake(topics={"texts"}, max_batch_records=max_batch_records))
         got: defaultdict[types.TP, list[Any]] = defaultdict(list)
         turns: defaultdict[types.TP, int] = defaultdict(int)
         for tp, item in scheduler.iterate(fetched):

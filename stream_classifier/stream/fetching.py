@@ -1,0 +1,74 @@
+"""What the consumer's thread fetches: committed records, as record batches, and no more than there is room for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+import aiokafka
+from faust.transport.drivers import aiokafka as driver
+from faust.transport.utils import DefaultSchedulingStrategy
+from faust.types import TP
+
+from stream_classifier.stream.header_keys import accept_any_header_key
+from stream_classifier.stream.intake import Intake
+from stream_classifier.stream.record_batch import RecordBatch
+
+__all__ = ["BatchConsumerThread", "BatchScheduler"]
+
+_FETCH_MAX_WAIT_MS = 100
+"""Faust asks brokers to answer an empty fetch after 1.5 s; the embedded broker answers any fetch only then."""
+
+
+class BatchScheduler(DefaultSchedulingStrategy):
+    """Hands on record batches of batch topics, round robin over partitions, and single records of all others."""
+
+    def __init__(self, intake: Intake) -> None:  # the base classes only declare one
+        self._intake = intake
+
+    def iterate(self, records: Mapping[TP, list[Any]]) -> Iterator[tuple[TP, Any]]:
+        runs = {tp: run for tp, run in records.items() if run and tp.topic in self._intake.topics}
+        if len(runs) != len(records):
+            yield from super().iterate({tp: run for tp, run in records.items() if tp not in runs})
+        size = self._intake.max_batch_records
+        start = 0
+        while runs:
+            for tp, run in list(runs.items()):
+                yield tp, RecordBatch(tp.topic, tp.partition, run if len(run) <= size else run[start : start + size])
+                if start + size >= len(run):
+                    del runs[tp]
+            start += size
+
+
+class BatchConsumerThread(driver.AIOKafkaConsumerThread):
+    """Reads committed records only, and no more of them than the consumer has room for."""
+
+    mundane_level = "debug"
+
+    def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._isolation_level = "read_committed"
+        consumer._fetch_max_wait_ms = _FETCH_MAX_WAIT_MS
+        return consumer
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        accept_any_header_key(self._ensure_consumer())
+
+    async def getmany(
+        self, active_partitions: set[TP] | None, timeout: float, max_records: int | None = None
+    ) -> Mapping[TP, list[Any]]:
+        consumer = self._ensure_consumer()
+        limits = [limit for limit in (consumer._max_poll_records, max_records) if limit is not None]
+        fetched = await self.call_thread(
+            self._fetch_records,
+            consumer,
+            active_partitions,
+            timeout=timeout,
+            max_records=min(limits) if limits else None,
+        )
+        return cast("Mapping[TP, list[Any]]", fetched)
+
+    def rejoin(self) -> None:
+        """Join the group anew: all partitions are let go of, and read from their committed offsets again."""
+        self.thread_loop.call_soon_threadsafe(self._ensure_consumer()._coordinator.request_rejoin)
