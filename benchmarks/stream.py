@@ -49,7 +49,7 @@ def _compare(kafka: Kafka, options: argparse.Namespace) -> dict[str, Any]:
     ours: list[dict[str, Any]] = []
     peer: list[dict[str, Any]] = []
     for number in range(options.runs):
-        peer.append(_run_peer(kafka, f"peer-{number}", options.peer_records))
+        peer.append(run_peer(kafka, f"peer-{number}", options.peer_records))
         _say("stock Faust", peer[-1])
         ours.append(run_ours(kafka, source="records", sink=f"ours-{number}", count=options.records, classifier=OURS))
         _say("stream_classifier", ours[-1])
@@ -96,7 +96,7 @@ def records_of(count: int) -> Iterator[tuple[bytes, bytes]]:
 def _check_results(kafka: Kafka, count: int) -> dict[str, Any]:
     """Both on the same topic, once, unmeasured (it also warms the broker up): what they wrote must be equal."""
     run_ours(kafka, source="records-peer", sink="check-ours", count=count, classifier=OURS)
-    _run_peer(kafka, "check-peer", count)
+    run_peer(kafka, "check-peer", count)
     ours, peer = kafka.read("check-ours", count), kafka.read("check-peer", count)
     if ours != peer:
         different = next((pair for pair in zip(ours, peer, strict=False) if pair[0] != pair[1]), None)
@@ -107,7 +107,8 @@ def _check_results(kafka: Kafka, count: int) -> dict[str, Any]:
     return {"records": len(ours), "result_bytes_mean": mean_bytes, "compared": "partition, key, value, timestamp"}
 
 
-def _run_peer(kafka: Kafka, sink: str, count: int) -> dict[str, Any]:
+def run_peer(kafka: Kafka, sink: str, count: int) -> dict[str, Any]:
+    """Time the stock Faust agent on the topic "records-peer", until the sink holds `count` results."""
     with tempfile.TemporaryDirectory(prefix="stream-classifier-bench-") as folder:
         command = [sys.executable, "-m", "faust", "-A", "benchmarks.peers.stock_faust", "worker", "-l", "info"]
         env = {
