@@ -9,6 +9,7 @@ import asyncio
 import importlib.util
 import inspect
 import logging
+import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -25,6 +26,10 @@ pytest_plugins = [
     for name in ("tests.plugins.models", "tests.plugins.brokers", "tests.plugins.workers")
     if importlib.util.find_spec(name) is not None
 ]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what runs in its background like that, and every process a test starts would take no Ctrl-C either.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _GRACE_S = 2.0  # a thread told to end may need a moment to do so
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import click
@@ -43,6 +44,7 @@ def command(once: bool, num_records: int | None, rate: float, model: Path | None
     """
     from stream_classifier.demo.show import show
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it in order, as Ctrl-C does
     write(show(once=once, num_records=num_records, rate=rate, model=model, retrain=retrain))
     click.echo(_NEXT, err=True)
     return 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,7 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from stream_classifier.broker import EmbeddedBroker
+from stream_classifier.broker import EmbeddedBroker, free_port, spawn_tied
 from stream_classifier.demo.model import prepare_model
 from stream_classifier.demo.news import held_out
 from stream_classifier.demo.traffic import DEAD_LETTERS, SINK, SOURCE, Producer, Reader
@@ -74,7 +73,7 @@ def show(*, once: bool, num_records: int | None, rate: float, model: Path | None
         broker = stack.enter_context(EmbeddedBroker())
         _make_source(broker)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stream-classifier-demo-")))
-        port = _free_port()
+        port = free_port()
         file = folder / "pipeline.toml"
         file.write_text(
             _CONFIGURATION.format(
@@ -132,7 +131,7 @@ def _watch(producer: Producer, reader: Reader, worker: subprocess.Popen[bytes], 
 def _worker(file: Path) -> Iterator[subprocess.Popen[bytes]]:
     """`stream-classifier run` as a child in a session of its own: Ctrl-C reaches us alone, and we end it."""
     command = [sys.executable, "-m", "stream_classifier", "run", str(file)]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    process = spawn_tied(command, log=sys.stderr.buffer)
     try:
         yield process
     finally:
@@ -142,6 +141,8 @@ def _worker(file: Path) -> Iterator[subprocess.Popen[bytes]]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
 
 
 def _wait_until_ready(worker: subprocess.Popen[bytes], port: int) -> None:
@@ -162,9 +163,3 @@ def _make_source(broker: str) -> None:
 
     with contextlib.closing(KafkaAdminClient(bootstrap_servers=broker)) as admin:
         admin.create_topics({SOURCE: {"num_partitions": _PARTITIONS, "replication_factor": 1}})
-
-
-def _free_port() -> int:
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
@@ -11,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.plugins.models import make_directory
@@ -40,6 +40,13 @@ def children_of(pid: int) -> list[str]:
     return [line for line in Path(f"/proc/{pid}/task/{pid}/children").read_text().split() if line]
 
 
+def are_gone(pids: list[str]) -> bool:
+    """Whether they end; the dead whom nobody buries count."""
+    processes = [psutil.Process(int(pid)) for pid in pids if psutil.pid_exists(int(pid))]
+    _, alive = psutil.wait_procs(processes, timeout=30)
+    return all(process.status() == psutil.STATUS_ZOMBIE for process in alive)
+
+
 def test_once_ends_with_a_summary_of_every_record(news_model: Path) -> None:
     process = demo(news_model, "--once", "--records", "47", "--rate", "60")
     out, err = process.communicate(timeout=120)
@@ -53,7 +60,10 @@ def test_once_ends_with_a_summary_of_every_record(news_model: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_ctrl_c_ends_everything_with_a_summary_so_far(news_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_ends_everything_with_a_summary_so_far(
+    news_model: Path, tmp_path: Path, signal_number: signal.Signals
+) -> None:
     log = tmp_path / "demo.log"
     with log.open("w") as file:
         process = demo(news_model, "--rate", "50", stderr=file)
@@ -63,8 +73,12 @@ def test_ctrl_c_ends_everything_with_a_summary_so_far(news_model: Path, tmp_path
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.1)
     children = children_of(process.pid)
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 0, log.read_text()
-    assert int(rows_of(out)["records in"].split()[0]) > 0
-    assert not [pid for pid in children if os.path.exists(f"/proc/{pid}")]
+    process.send_signal(signal_number)
+    try:
+        out, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    if signal_number != signal.SIGKILL:
+        assert process.returncode == 0, log.read_text()
+        assert int(rows_of(out)["records in"].split()[0]) > 0
+    assert are_gone(children)
