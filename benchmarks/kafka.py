@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ __all__ = ["PARTITIONS", "Kafka", "apache_kafka", "kafka_script"]
 
 PARTITIONS = 4
 _CHUNK = 10_000
+_TICK_S = 0.05
 
 
 @contextlib.contextmanager
@@ -76,9 +78,9 @@ class Kafka:
         self._reader.close()
         self._admin.close()
 
-    def create(self, *topics: str) -> None:
-        """Make topics of four partitions, and wait for their leaders."""
-        options = {"num_partitions": PARTITIONS, "replication_factor": 1}
+    def create(self, *topics: str, config: Mapping[str, str] | None = None) -> None:
+        """Make topics of four partitions with these settings, and wait for their leaders."""
+        options = {"num_partitions": PARTITIONS, "replication_factor": 1, "configs": dict(config or {})}
         self._admin.create_topics(dict.fromkeys(topics, options), wait_for_metadata=True)
 
     def delete(self, *topics: str) -> None:
@@ -90,21 +92,27 @@ class Kafka:
         self.create(topic)
         self.send(topic, records)
 
-    def send(self, topic: str, records: Iterable[tuple[bytes, bytes]]) -> None:
-        """Send (key, value), each to the partition of its key's hash, stamped with now; returns when acknowledged."""
-        asyncio.run(self._send(topic, records))
+    def send(self, topic: str, records: Iterable[tuple[bytes, bytes]], *, rate: float = 0.0) -> None:
+        """Send (key, value), each to the partition of its key's hash, stamped with now; returns when acknowledged.
 
-    async def _send(self, topic: str, records: Iterable[tuple[bytes, bytes]]) -> None:
+        Args:
+            rate: records a second, evenly; 0: as fast as it goes.
+        """
+        asyncio.run(self._send(topic, records, rate))
+
+    async def _send(self, topic: str, records: Iterable[tuple[bytes, bytes]], rate: float) -> None:
         producer = BatchProducer({"bootstrap_servers": self.bootstrap})
         await producer.start()
         lanes: list[list[OutputRecord]] = [[] for _ in range(PARTITIONS)]
-        pending = 0
-        for key, value in records:
-            lanes[key_partition(key, 0, PARTITIONS)].append((key, value, int(time.time() * 1000), []))
-            pending += 1
-            if pending == _CHUNK:
+        lane_of = functools.lru_cache(10_000)(lambda key: lanes[key_partition(key, 0, PARTITIONS)])
+        chunk = max(1, round(rate * _TICK_S)) if rate else _CHUNK
+        started = time.monotonic()
+        for sent, (key, value) in enumerate(records, start=1):
+            lane_of(key).append((key, value, int(time.time() * 1000), []))
+            if sent % chunk == 0:
                 await _flush(producer, topic, lanes)
-                pending = 0
+                if rate:
+                    await asyncio.sleep(max(0.0, started + sent / rate - time.monotonic()))
         await _flush(producer, topic, lanes)
         await producer.stop(30.0)
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +19,18 @@ _SILENCE_S = 3.0
 
 
 class Tail:
-    """A `read_committed` reader of the sink that notes how long nothing came. Runs in a thread of its own."""
+    """A `read_committed` reader of the sink that notes how long nothing came. Runs in a thread of its own.
 
-    def __init__(self, bootstrap: str, topic: str, partitions: int) -> None:
+    Args:
+        told: is given every batch of records, in that thread.
+    """
+
+    def __init__(
+        self, bootstrap: str, topic: str, partitions: int, told: Callable[[list[Any]], None] = lambda batch: None
+    ) -> None:
         self._bootstrap = bootstrap
         self._partitions = [TopicPartition(topic, number) for number in range(partitions)]
+        self._told = told
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._read()), name="tail")
         self._last: float | None = None
@@ -59,6 +66,8 @@ class Tail:
                 await consumer.seek_to_end() if self.num_read == 0 else None
                 while not self._stop.is_set():
                     batches = await consumer.getmany(timeout_ms=100)
+                    for batch in batches.values():
+                        self._told(batch)
                     if batches:
                         self.num_read += sum(map(len, batches.values()))
                         self._note(time.monotonic())

@@ -36,21 +36,30 @@ class Worker:
     Args:
         directory: for its configuration and its log.
         settings: the configuration, as nested tables.
-        command: what runs the file; by default the command line's `run`.
+        command: what Python runs, before `run FILE`.
+        environ: added to its environment.
     """
 
     def __init__(
-        self, directory: Path, settings: Mapping[str, Any], *, environ: Mapping[str, str] | None = None
+        self,
+        directory: Path,
+        settings: Mapping[str, Any],
+        *,
+        command: Sequence[str] = ("-m", "stream_classifier"),
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.config_file = directory / "pipeline.toml"
         self.config_file.write_text(to_toml(settings))
         self.log_file = directory / "worker.log"
         self.port = settings["web"]["port"]
-        command = [sys.executable, "-m", "stream_classifier", "run", str(self.config_file)]
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **(environ or {})}
+                [sys.executable, *command, "run", str(self.config_file)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **(environ or {})},
             )
 
     @property
