@@ -12,6 +12,8 @@ __all__ = ["Load"]
 
 POISON = b"\xff, which is no UTF-8"
 _TICK_S = 0.1
+_PATIENCE_MS = 600_000
+"""How long a record waits for a broker that is away."""
 
 
 class Load:
@@ -44,7 +46,8 @@ class Load:
 
     async def _send(self) -> None:
         # Idempotent: a retry after a broker died must not put a record into the source twice.
-        async with AIOKafkaProducer(bootstrap_servers=self._bootstrap, enable_idempotence=True) as producer:
+        patient = {"enable_idempotence": True, "request_timeout_ms": _PATIENCE_MS}
+        async with AIOKafkaProducer(bootstrap_servers=self._bootstrap, **patient) as producer:
             started = time.monotonic()
             pending: set[asyncio.Future[object]] = set()
             while not self._stop.is_set():

@@ -22,9 +22,11 @@ from aiokafka.errors import (
     IllegalOperation,
     InvalidMessageError,
     InvalidTimestampError,
+    KafkaConnectionError,
     KafkaError,
     KafkaTimeoutError,
     MessageSizeTooLargeError,
+    NodeNotReadyError,
     ProducerClosed,
     RecordListTooLargeError,
     UnknownTopicOrPartitionError,
@@ -37,6 +39,11 @@ from stream_classifier.records import OutputRecord
 from stream_classifier.stream.header_keys import AnyKeyBatch
 
 __all__ = ["BatchProducer", "ProduceError", "TransactionalProducer", "key_partition"]
+
+_REQUEST_TIMEOUT_S = 30.0
+"""How long a request may take, as for Kafka's own clients: a connection that has gone silent is not noticed earlier."""
+
+_RETRY_S = 0.1
 
 BATCH_TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 
@@ -86,7 +93,8 @@ class BatchProducer:
 
     Args:
         settings: bootstrap servers, security and client id for `aiokafka.AIOKafkaProducer`.
-        delivery_timeout_s: how long a batch is retried, and how long an answer is waited for.
+        delivery_timeout_s: how long a batch is retried. A request without an answer is given up, and its connection
+            with it, after 30 s or half of that, so that it is sent again at least once.
         max_batch_bytes: size of a produce batch; a larger single record goes alone.
     """
 
@@ -101,19 +109,25 @@ class BatchProducer:
 
     async def start(self) -> None:
         """Connect. Raises aiokafka's KafkaConnectionError when no broker answers."""
-        producer = aiokafka.AIOKafkaProducer(
-            acks="all",
-            linger_ms=0,
-            max_batch_size=self._max_batch_bytes,
-            request_timeout_ms=int(self._delivery_timeout_s * 1000),
-            **self._settings,
-        )
+        producer = self._client()
         try:
             await producer.start()
         except BaseException:  # cancelled while loading, too: a client that is not closed says so later
             await producer.stop()
             raise
         self._producer = producer
+
+    def _client(self) -> Any:
+        producer = aiokafka.AIOKafkaProducer(
+            acks="all",
+            linger_ms=0,
+            max_batch_size=self._max_batch_bytes,
+            request_timeout_ms=int(min(_REQUEST_TIMEOUT_S, self._delivery_timeout_s / 2) * 1000),
+            **self._settings,
+        )
+        # aiokafka has one setting for both, and so would never send a request again that got no answer.
+        producer._message_accumulator._batch_ttl = self._delivery_timeout_s
+        return producer
 
     async def stop(self, timeout_s: float) -> None:
         """Close; batches not acknowledged within `timeout_s` are given up (they were never committed)."""
@@ -210,6 +224,33 @@ class TransactionalProducer(BatchProducer):
             {**settings, **transactional}, delivery_timeout_s=delivery_timeout_s, max_batch_bytes=max_batch_bytes
         )
         self.transactional_id = transactional_id
+
+    async def start(self) -> None:
+        """Connect, end what an earlier producer with this id left open, and fence it off; tried again while connections
+        break, for the delivery time-out.
+        """
+        await self._bounded(self._start())
+
+    async def _start(self) -> None:
+        while True:
+            try:
+                return await super().start()
+            except KafkaConnectionError:
+                await asyncio.sleep(_RETRY_S)
+
+    def _client(self) -> Any:
+        producer = super()._client()
+        lookup = producer.client.coordinator_lookup
+
+        async def coordinator_lookup(*args: Any) -> Any:
+            try:
+                return await lookup(*args)
+            except KafkaConnectionError as error:
+                # This one aiokafka's sender tries again; on the other it ends for good, and the transaction with it.
+                raise NodeNotReadyError(str(error)) from error
+
+        producer.client.coordinator_lookup = coordinator_lookup
+        return producer
 
     async def begin(self) -> None:
         """Begin a transaction; the broker hears of it with the first record or offset."""

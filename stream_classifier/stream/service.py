@@ -27,6 +27,7 @@ from stream_classifier.model.protocols import TextModel, TokenBatch
 from stream_classifier.observe.health import Health
 from stream_classifier.observe.metrics import Metrics
 from stream_classifier.stream.batcher import Batcher, Limits, TextList
+from stream_classifier.stream.broker_watch import BrokerWatch
 from stream_classifier.stream.delivery import Delivery, Placement
 from stream_classifier.stream.guarantee import AtLeastOnce, Guarantee
 from stream_classifier.stream.pipeline import Pipeline, Threads
@@ -93,7 +94,7 @@ class ClassifierService(Service):
         self._producer: BatchProducer | None = None
         self._app_id = ""
         self.transactions: Transactions | None = None
-        self._broker_answers = True
+        self._broker: BrokerWatch | None = None
         self._loaded: dict[str, Loaded] = {}
         self._pipelines: dict[str, Pipeline] = {}
         self.threads = Threads(
@@ -102,7 +103,7 @@ class ClassifierService(Service):
         )
         self.health = Health(
             pending=self._pending,
-            broker_answers=lambda: self._broker_answers,
+            broker_answers=lambda: self._broker is None or self._broker.answers,
             liveness_timeout_s=settings.liveness_timeout_s,
         )
         self.failure: BaseException | None = None
@@ -124,7 +125,12 @@ class ClassifierService(Service):
             source: sorted({topic for item in sourced for topic in item.route.topics})
             for source, sourced in sources.items()
         }
-        partitions = await prepare_topics(self._admin, outputs, create=self._settings.create_topics)
+        partitions = await prepare_topics(
+            self._admin,
+            outputs,
+            create=self._settings.create_topics,
+            timeout_s=self._settings.connect_timeout_s,
+        )
         guarantee = await self._start_guarantee(kafka)
         for source, sourced in sources.items():
             placement = Placement(source, partitions[source], {topic: partitions[topic] for topic in outputs[source]})
@@ -141,7 +147,7 @@ class ClassifierService(Service):
             )
             self._own(self._pipelines[source].run())
         self._metrics.watch(in_flight=self._in_flight, lag=self._lag, oldest_undelivered_s=self._oldest_s)
-        self._own(self._ping())
+        self._own(self._watch_broker(self._admin))
 
     def use_transactions(self, app_id: str) -> Transactions:
         """Deliver exactly once. Before the start; the consumer has to know these transactions."""
@@ -281,16 +287,11 @@ class ClassifierService(Service):
                 self._get_consumer().abandon()
             await self.crash(error)
 
-    async def _ping(self) -> None:
+    async def _watch_broker(self, admin: AIOKafkaAdminClient) -> None:
         """Keep an eye on the broker, so that /livez blames the right one; and judge liveness between probes, too."""
-        while self._admin is not None:
-            try:
-                await asyncio.wait_for(self._admin.describe_cluster(), _PING_S)
-                self._broker_answers = True
-            except (KafkaError, OSError, asyncio.TimeoutError) as error:
-                if self._broker_answers:
-                    logger.warning("the broker does not answer: %s", type(error).__name__)
-                self._broker_answers = False
+        self._broker = BrokerWatch(lambda: admin.describe_topics([]))
+        while True:
+            await self._broker.look()
             await self._check_group()
             self.health.livez()
             await asyncio.sleep(min(_PING_S, self._settings.liveness_timeout_s / 4))

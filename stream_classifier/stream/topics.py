@@ -17,7 +17,15 @@ from typing import Any
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.conn import collect_hosts
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, TopicAuthorizationFailedError, for_code
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    NodeNotReadyError,
+    RequestTimedOutError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    for_code,
+)
 
 from stream_classifier.errors import ConfigError
 from stream_classifier.stream.security import why_refused
@@ -82,17 +90,32 @@ async def _refuse_for_good(settings: Mapping[str, Any]) -> None:
 
 
 async def prepare_topics(
-    admin: AIOKafkaAdminClient, outputs: Mapping[str, Sequence[str]], *, create: bool
+    admin: AIOKafkaAdminClient, outputs: Mapping[str, Sequence[str]], *, create: bool, timeout_s: float
 ) -> dict[str, int]:
-    """Make sure all topics exist; returns the partition count of each.
+    """Make sure all topics exist; returns the partition count of each. Begins anew when a connection breaks.
 
     Args:
         outputs: source → the topics its classifiers write to.
         create: whether missing ones are made.
+        timeout_s: how long it is tried.
 
     Raises:
-        ConfigError: a topic is missing and may not be made, or is not visible to us.
+        ConfigError: a topic is missing and may not be made, or is not visible to us; or connections keep breaking.
     """
+    deadline = monotonic() + timeout_s
+    while True:
+        try:
+            return await _prepare(admin, outputs, create)
+        except (KafkaConnectionError, NodeNotReadyError, RequestTimedOutError) as error:
+            if monotonic() > deadline:
+                raise ConfigError(
+                    f"the broker gave no answer about the topics within {timeout_s:g} s ({error!r}); "
+                    "look at the broker and the network, or raise app.connect_timeout_s"
+                ) from error
+            await asyncio.sleep(_RETRY_S[0])
+
+
+async def _prepare(admin: AIOKafkaAdminClient, outputs: Mapping[str, Sequence[str]], create: bool) -> dict[str, int]:
     existing = await _describe(admin)
     missing_sources = [source for source in outputs if source not in existing]
     _refuse_missing(missing_sources, create, "source")

@@ -46,10 +46,10 @@ def assert_one_each(broker: Broker, source: str, group: str, total: int) -> None
     seen: dict[int, list[int]] = {partition: [] for partition in range(PARTITIONS)}
     for record in broker.consume_all(f"{source}.results", count=total, timeout_s=60):
         seen[record.partition].append(json.loads(record.value)["source"]["offset"])
-    each = total // PARTITIONS
-    assert seen == {partition: list(range(each)) for partition in range(PARTITIONS)}
+    ends = {partition: len(range(partition, total, PARTITIONS)) for partition in range(PARTITIONS)}
+    assert seen == {partition: list(range(end)) for partition, end in ends.items()}
     # the end of a partition of results and its offset are committed together, so neither is ever ahead
-    assert broker.committed(group, source) == dict.fromkeys(range(PARTITIONS), each)
+    assert broker.committed(group, source) == ends
 
 
 def wait_for_results(broker: Broker, source: str, total: int, worker: Worker, timeout_s: float = 60.0) -> None:
@@ -64,19 +64,29 @@ def eos(apache_kafka: Broker, start_worker: Start, unique_name: Name) -> Scene:
 
 
 class Scene:
-    """A source on a broker, and exactly-once workers of one group that read it."""
+    """A source on a broker, and exactly-once workers of one group that read it.
 
-    def __init__(self, broker: Broker, start_worker: Start, source: str) -> None:
+    Args:
+        address: where the workers find the broker, if not where the test does.
+    """
+
+    def __init__(self, broker: Broker, start_worker: Start, source: str, address: str | None = None) -> None:
         self.broker, self.source, self.group = broker, source, f"group-of-{source}"
         self._start = start_worker
+        self._address = address
 
     def start(
-        self, *, classifier: dict[str, Any] | None = None, environ: dict[str, str] | None = None, **app: Any
+        self,
+        *,
+        classifier: dict[str, Any] | None = None,
+        web: dict[str, Any] | None = None,
+        environ: dict[str, str] | None = None,
+        **app: Any,
     ) -> Worker:
         # A transaction that only its time-out ends would hold readers, and the test, back for ten minutes.
         app = {"id": self.group, "delivery": "exactly_once", "transaction_timeout_s": 600.0, **app}
         classifiers = [null(self.source, batch=SMALL, **(classifier or {}))]
-        return self._start(self.broker, classifiers=classifiers, app=app, environ=environ)
+        return self._start(self._address or self.broker, classifiers=classifiers, app=app, web=web, environ=environ)
 
     def fill(self, total: int, start: int = 0) -> None:
         fill(self.broker, self.source, total, start)

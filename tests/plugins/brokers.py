@@ -59,11 +59,15 @@ class Broker:
     """A running broker: its address, and what a test needs to set a scene and to look at the outcome.
 
     Each call uses a client of its own: kafka-python's leave sockets open when their broker goes away under them.
+
+    Args:
+        replicas: of the topics it makes.
     """
 
-    def __init__(self, bootstrap: str, kind: str) -> None:
+    def __init__(self, bootstrap: str, kind: str, *, replicas: int = 1) -> None:
         self.bootstrap = bootstrap
         self.kind = kind
+        self._replicas = replicas
 
     def admin(self) -> contextlib.closing[Any]:
         """`with broker.admin() as admin:` gives kafka-python's admin client, for what has no helper here."""
@@ -71,7 +75,7 @@ class Broker:
 
     def create_topic(self, name: str, *, partitions: int = 1, config: Mapping[str, str] | None = None) -> None:
         """Make a topic and wait until all its partitions have a leader."""
-        options = {"num_partitions": partitions, "replication_factor": 1, "configs": dict(config or {})}
+        options = {"num_partitions": partitions, "replication_factor": self._replicas, "configs": dict(config or {})}
         with self.admin() as admin:
             admin.create_topics({name: options}, wait_for_metadata=True)
 
@@ -155,12 +159,22 @@ class ApacheKafka:
         data_dir: where its data, and its log as broker.log, are kept.
         port: the client port; PORT+1 is the controller's. None takes two free ones.
         settings: further `key=value` lines of its server.properties.
+        light: one of several on this machine: less memory, and code that is compiled sooner and runs slower.
     """
 
-    def __init__(self, script: Path, data_dir: Path, port: int | None = None, settings: Sequence[str] = ()) -> None:
-        self.port = port or _free_port_pair()
+    def __init__(
+        self,
+        script: Path,
+        data_dir: Path,
+        port: int | None = None,
+        settings: Sequence[str] = (),
+        *,
+        light: bool = False,
+    ) -> None:
+        self.port = port or free_port_pair()
         self.bootstrap = f"127.0.0.1:{self.port}"
-        self._command = [str(script.resolve()), str(data_dir), str(self.port), *settings]
+        jvm = ["KAFKA_HEAP=384m", "KAFKA_JIT=1"] if light else []
+        self._command = [*jvm, "bash", str(script.resolve()), str(data_dir), str(self.port), *settings]
         self._log_file = data_dir / "broker.log"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -170,7 +184,7 @@ class ApacheKafka:
             raise RuntimeError("already started; call stop() or kill() first")
         self._log_file.parent.mkdir(parents=True, exist_ok=True)
         with self._log_file.open("ab") as log:
-            self._process = spawn_tied(["/usr/bin/env", "bash", *self._command], log=log)
+            self._process = spawn_tied(["/usr/bin/env", *self._command], log=log)
         deadline = time.monotonic() + timeout_s
         while not (broker_answers(self.port) and self._has_joined()):
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -207,7 +221,7 @@ class ApacheKafka:
     def _has_joined(self) -> bool:
         """A broker that answers may still be fenced: it is not listed then, and topics cannot be made."""
         with contextlib.closing(KafkaAdminClient(bootstrap_servers=self.bootstrap)) as admin:
-            return bool(admin.describe_cluster()["brokers"])
+            return self.port in {broker["port"] for broker in admin.describe_cluster()["brokers"]}
 
 
 def kafka_script() -> Path:
@@ -289,7 +303,7 @@ def _unavailable(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-def _free_port_pair() -> int:
+def free_port_pair() -> int:
     """A free port whose successor is free too: the broker's and the controller's."""
     for _ in range(100):
         with socket.socket() as first, socket.socket() as second:

@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import aiokafka
@@ -111,6 +112,7 @@ class FakeClient:
         self.kafka = kafka
         self.settings = settings
         self.running = False
+        self._message_accumulator = SimpleNamespace()
         self._answers: set[asyncio.Future[None]] = set()
         kafka.clients.append(self)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import aiokafka
@@ -167,8 +168,17 @@ class TestStartAndStop:
                 "acks": "all",
                 "linger_ms": 0,
                 "max_batch_size": 1234,
-                "request_timeout_ms": 7500,
+                "request_timeout_ms": 3750,
             }
+
+    @pytest.mark.parametrize(("delivery_s", "request_ms"), [(120.0, 30_000), (6.0, 3000)])
+    async def test_a_request_without_an_answer_is_given_up_early_enough_to_be_sent_again(
+        self, delivery_s: float, request_ms: int
+    ) -> None:
+        kafka = FakeKafka()
+        async with kafka.producer(delivery_timeout_s=delivery_s):
+            assert kafka.clients[0].settings["request_timeout_ms"] == request_ms
+            assert kafka.clients[0]._message_accumulator._batch_ttl == delivery_s
 
     async def test_nothing_is_sent_before_start_or_after_stop(self) -> None:
         with pytest.raises(DeliveryError, match="not running"):
@@ -201,6 +211,8 @@ class TestStartAndStop:
         stopped: list[bool] = []
 
         class Client:
+            _message_accumulator = SimpleNamespace()
+
             def __init__(self, **settings: Any) -> None: ...
 
             async def start(self) -> None:
@@ -231,6 +243,7 @@ class TestStartAndStop:
 
         class Client:
             _closed = False
+            _message_accumulator = SimpleNamespace()
 
             def __init__(self, **settings: Any) -> None:
                 self.client, self._sender = self, self
