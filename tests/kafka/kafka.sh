@@ -8,7 +8,8 @@
 #   key=value   server properties, which win over those below
 #
 # Needs Java 17 or newer and Kafka's jars in libs/ beside this script (`make kafka`), or in the folder KAFKA_LIBS names.
-# KAFKA_HEAP (512m) and KAFKA_LOG_LEVEL (WARN) are read from the environment.
+# KAFKA_HEAP (512m), KAFKA_LOG_LEVEL (WARN) and KAFKA_JIT (4; 1 starts faster and runs slower) are read from the
+# environment. With a setting controller.quorum.voters it is a node of a cluster, whose members all have that same one.
 set -euo pipefail
 
 refuse() { echo "kafka.sh: $1" >&2; exit 2; }
@@ -42,7 +43,6 @@ process.roles=broker,controller
 listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$((port + 1))
 advertised.listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$((port + 1))
 controller.listener.names=CONTROLLER
-controller.quorum.bootstrap.servers=127.0.0.1:$((port + 1))
 log.dirs=$data_dir/log
 num.partitions=4
 default.replication.factor=1
@@ -56,7 +56,9 @@ broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
 message.max.bytes=16777216
 PROPERTIES
-printf '%s\n' "$@" >>"$properties"
+quorum=controller.quorum.bootstrap.servers=127.0.0.1:$((port + 1))
+[[ " $*" == *" controller.quorum.voters="* ]] && quorum=
+printf '%s\n' "$quorum" "$@" >>"$properties"
 
 cat >"$logging" <<LOGGING
 status = error
@@ -69,9 +71,11 @@ rootLogger.level = ${KAFKA_LOG_LEVEL:-WARN}
 rootLogger.appenderRef.stderr.ref = stderr
 LOGGING
 
-run=(java "-Xmx${KAFKA_HEAP:-512m}" -XX:+UseSerialGC "-Dlog4j2.configurationFile=$logging" -cp "$libs/*")
+jvm=("-Xmx${KAFKA_HEAP:-512m}" -XX:+UseSerialGC "-XX:TieredStopAtLevel=${KAFKA_JIT:-4}")
+run=(java "${jvm[@]}" "-Dlog4j2.configurationFile=$logging" -cp "$libs/*")
 if [[ ! -f $data_dir/log/meta.properties ]]; then
-  cluster_id=$("${run[@]}" kafka.tools.StorageTool random-uuid)
-  "${run[@]}" kafka.tools.StorageTool format --standalone --cluster-id "$cluster_id" --config "$properties" >&2
+  how=(--standalone --cluster-id "$("${run[@]}" kafka.tools.StorageTool random-uuid)")
+  [[ -n $quorum ]] || how=(--cluster-id dGVzdHMtc2hhcmUtb25lIQ)
+  "${run[@]}" kafka.tools.StorageTool format "${how[@]}" --config "$properties" >&2
 fi
 exec "${run[@]}" kafka.Kafka "$properties"
