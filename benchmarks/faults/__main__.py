@@ -115,7 +115,7 @@ def _under_fire(
         _wait(lambda: tail.num_read > 0, _FINISH_LIMIT_S)
         tail.watch()
         say("the first results are there")
-        chaos.run(options.minutes * 60)
+        chaos.run(options.minutes * 60, min_kills=options.min_kills)
         num_sent = load.stop()
         say(f"{num_sent:,} records sent; finishing")
         finished = _finish(broker, num_sent, options)
@@ -219,6 +219,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=1, help="of the faults (default %(default)s)")
     parser.add_argument("--minutes", type=float, default=3.0, help="of faults (default %(default)s)")
+    parser.add_argument("--min-kills", type=int, default=0, help="go on until so many workers were killed")
     parser.add_argument("--guarantee", choices=GUARANTEES, action="append", help="repeatable (default: both)")
     parser.add_argument("--contender", choices=_LAUNCHES, action="append", help="repeatable (default: ours)")
     parser.add_argument("--rate", type=float, default=500.0, help="records a second (default %(default)s)")
@@ -231,6 +232,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--keep", type=Path, help="a folder for the workers' logs (default: thrown away)")
     parser.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args(arguments)
+    if options.min_kills and "kill" not in options.faults:
+        parser.error("--min-kills needs kill among --faults")
     options.guarantee = options.guarantee or list(GUARANTEES)
     options.contender = options.contender or ["stream_classifier"]
     options.group = SINK

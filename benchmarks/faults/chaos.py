@@ -49,15 +49,16 @@ class Chaos:
         self._thaw: tuple[float, int] | None = None
         self.counts: Counter[str] = Counter()
 
-    def run(self, seconds: float) -> None:
-        """Inject faults for so long; at the end the broker runs and no worker stands still."""
+    def run(self, seconds: float, *, min_kills: int = 0) -> None:
+        """Inject faults for so long, and until so many workers were killed; at the end the broker runs and no worker
+        stands still.
+        """
         deadline = time.monotonic() + seconds
-        while (now := time.monotonic()) < deadline:
-            pause_s = self._every_s * self._dice.uniform(0.5, 1.5)
-            self._wait_until(min(deadline, now + pause_s))
+        while (now := time.monotonic()) < deadline or self.counts["kill"] < min_kills:
+            self._wait_until(now + self._every_s * self._dice.uniform(0.5, 1.5))
             fault = self._dice.choice(self._faults)
             victim = self._dice.random()
-            if time.monotonic() < deadline and FAULTS[fault](self, victim):
+            if FAULTS[fault](self, victim):
                 self.counts[fault] += 1
                 self._say(fault)
         self._thaw_now()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from aiokafka import AIOKafkaProducer
 
@@ -13,7 +14,7 @@ __all__ = ["Load"]
 POISON = b"\xff, which is no UTF-8"
 _TICK_S = 0.1
 _PATIENCE_MS = 600_000
-"""How long a record waits for a broker that is away."""
+"""How long a broker may be away before the load gives up, which ends the run: no fault lasts as long."""
 
 
 class Load:
@@ -31,23 +32,27 @@ class Load:
         self._rate = rate
         self._poison_every = round(1 / poison) if poison else 0
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._send()), name="load")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._sent: Future[None] | None = None
         self.num_sent = 0
 
     def start(self) -> None:
         """Begin to send, in a thread of its own."""
-        self._thread.start()
+        self._sent = self._thread.submit(lambda: asyncio.run(self._send()))
 
     def stop(self) -> int:
-        """Stop; returns how many records are in the source, when all are acknowledged."""
+        """Stop; returns how many records are in the source, when all are acknowledged. Raises what ended it early."""
         self._stop.set()
-        self._thread.join()
+        self._thread.shutdown()
+        if self._sent is not None:
+            self._sent.result()
         return self.num_sent
 
     async def _send(self) -> None:
         # Idempotent: a retry after a broker died must not put a record into the source twice.
-        patient = {"enable_idempotence": True, "request_timeout_ms": _PATIENCE_MS}
-        async with AIOKafkaProducer(bootstrap_servers=self._bootstrap, **patient) as producer:
+        async with AIOKafkaProducer(
+            bootstrap_servers=self._bootstrap, enable_idempotence=True, request_timeout_ms=_PATIENCE_MS
+        ) as producer:
             started = time.monotonic()
             pending: set[asyncio.Future[object]] = set()
             while not self._stop.is_set():
@@ -56,7 +61,7 @@ class Load:
                     value = POISON if self._poison_every and number % self._poison_every == 7 else b"text %d" % number
                     partition = number % self._partitions
                     pending.add(await producer.send(self._topic, value, key=b"k%d" % number, partition=partition))
-                self.num_sent = max(self.num_sent, due)
+                    self.num_sent = number + 1
                 await asyncio.sleep(_TICK_S)
                 pending = {future for future in pending if not future.done() or future.result() is None}
             await asyncio.gather(*pending)
