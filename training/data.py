@@ -152,12 +152,14 @@ def labels_of(table: Table) -> tuple[str, ...]:
     """The labels of a table to train on, sorted.
 
     Raises:
-        ConfigError: there is only one, or one with control characters, which no model directory may have.
+        ConfigError: there is only one, or one with characters that no model directory may have: control characters, and
+            halves of UTF-16 pairs, which JSON lines can spell and UTF-8 cannot.
     """
     labels = tuple(sorted(table.label_counts()))
-    odd = next((label for label in labels if any(unicodedata.category(char) == "Cc" for char in label)), None)
+    odd = next((label for label in labels if any(unicodedata.category(char) in ("Cc", "Cs") for char in label)), None)
     if odd is not None:
-        raise ConfigError(f"{table.source}: the label {odd!r} has control characters; rename it (--label-map)")
+        what = "control characters or half characters (surrogates)"
+        raise ConfigError(f"{table.source}: the label {odd!r} has {what}; rename it (--label-map)")
     if len(labels) < 2:
         seen = f"all {len(table)} rows have the label {labels[0]!r}" if labels else "no row has a label"
         raise ConfigError(f"{table.source}: {seen}; give at least two labels")
@@ -191,7 +193,8 @@ def check_known_labels(table: Table, labels: Sequence[str], *, known_from: str) 
         named = ", ".join(repr(label) for label in unknown[:5]) + (" …" if len(unknown) > 5 else "")
         raise ConfigError(
             f"{table.source}: {len(unknown)} labels are not among those of {known_from}: {named}; "
-            "correct them, or add rows that have them to the training file"
+            "correct them, rename them or leave their rows out with --label-map (old=new, old=), "
+            "or add rows that have them to the training file"
         )
 
 

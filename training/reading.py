@@ -38,9 +38,7 @@ def find_sources(data: Path, *, validation: Path | None = None, test: Path | Non
     Raises:
         ConfigError: nothing is there, a folder has no train table, or two tables of one kind.
     """
-    if not data.exists():
-        raise ConfigError(f"{data}: there is no such file or folder; check the path")
-    if not data.is_dir():
+    if not _is_folder(data):
         return Sources(data, validation, test)
     train = find_table(data, "train")
     if train is not None:
@@ -60,9 +58,7 @@ def find_part(data: Path, kind: str) -> Path:
     Raises:
         ConfigError: there is none.
     """
-    if not data.exists():
-        raise ConfigError(f"{data}: there is no such file or folder; check the path")
-    if not data.is_dir():
+    if not _is_folder(data):
         return data
     if (found := find_table(data, kind)) is not None:
         return found
@@ -110,6 +106,16 @@ def read_table(path: Path, columns: Columns | None = None) -> Table:
         except _Unreadable as error:
             rows.add_bad(error.row)
     return rows.table()
+
+
+def _is_folder(data: Path) -> bool:
+    try:
+        there = data.exists()
+    except OSError as error:  # a name that is too long, a folder on the way that may not be entered
+        raise ConfigError(f"{data}: it cannot be looked at ({error.strerror}); check the path") from error
+    if not there:
+        raise ConfigError(f"{data}: there is no such file or folder; check the path")
+    return data.is_dir()
 
 
 class _Rows:

@@ -2,8 +2,8 @@
 
     python -m benchmarks.accuracy.label_review [--folds 5] [--seed 0]
 
-The ranking of `cross-validate` against that by the loss of one model that was trained on the rows it judges, and
-against chance. All of them share one frozen encoder.
+The ranking of `cross-validate`, by the loss of models that never saw the row, against confident learning's margins, the
+loss of one model that was trained on the rows it judges, and chance. All of them share one frozen encoder.
 
 N texts, L labels.
 """
@@ -26,7 +26,7 @@ from stream_classifier.model.calibration import SINGLE_LABEL, Calibration
 from training.data import Columns, label_targets, labels_of
 from training.folds import FrozenFolds, assign_folds
 from training.intervals import bootstrap_interval
-from training.label_review import suspicions
+from training.label_review import margins, suspicions
 from training.metrics import log_losses
 from training.presets import preset
 from training.reading import read_table
@@ -58,9 +58,12 @@ def main(arguments: list[str] | None = None) -> int:
     own_NL = Calibration(SINGLE_LABEL).probabilities(models.logits(every, every, seed=options.seed))
 
     found = suspicions(p_NL, given_N)
+    margins_NL = margins(p_NL, given_N)
+    own_margins_N = margins_NL[every, given_N]
+    margins_NL[every, given_N] = -np.inf
     rankings = {
-        "cross-validate (confident learning)": found.scores_N,
-        "loss, out of fold": log_losses(p_NL, given_N),
+        "cross-validate (loss, out of fold)": found.scores_N,
+        "margins of confident learning": margins_NL.max(axis=1) - own_margins_N,
         "loss of one model on its own rows": log_losses(own_NL, given_N),
     }
     results: dict[str, Any] = {

@@ -9,7 +9,7 @@ import pytest
 from stream_classifier.errors import ConfigError
 from training.cli.options import parse_label_map
 from training.data import Columns, label_targets, labels_of
-from training.reading import read_table
+from training.reading import find_part, find_sources, read_table
 
 
 def write(path: Path, content: str) -> Path:
@@ -166,8 +166,24 @@ def test_line_ends_of_every_kind_and_large_cells_are_read(tmp_path: Path) -> Non
         assert read_table(path).texts == ["a b", "y" * 300_000]
 
 
-def test_a_label_with_control_characters_is_refused_before_any_training(tmp_path: Path) -> None:
-    file = tmp_path / "data.csv"
-    file.write_text('text,label\na,"two\nlines"\nb,good\n')
-    with pytest.raises(ConfigError, match="control characters"):
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("t.csv", 'text,label\na,"two\nlines"\nb,good\n'),
+        ("t.csv", "text,label\na,be\x07ll\nb,good\n"),
+        ("t.jsonl", '{"text": "a", "label": "half \\ud800"}\n{"text": "b", "label": "good"}\n'),
+    ],
+)
+def test_a_label_that_no_model_directory_can_hold_is_refused_before_any_training(
+    tmp_path: Path, name: str, content: str
+) -> None:
+    file = tmp_path / name
+    file.write_text(content)
+    with pytest.raises(ConfigError, match="control characters or half characters"):
         labels_of(read_table(file))
+
+
+def test_a_path_that_cannot_be_looked_at_is_refused(tmp_path: Path) -> None:
+    for find in (find_sources, lambda path: find_part(path, "test")):
+        with pytest.raises(ConfigError, match=r"cannot be looked at \(File name too long\); check the path"):
+            find(tmp_path / f"{'x' * 300}.csv")
