@@ -31,7 +31,8 @@ from benchmarks.kafka import kafka_script
 from benchmarks.report import environment, print_table, write
 from stream_classifier.broker import free_port
 from stream_classifier.errors import StreamClassifierError
-from tests.plugins.brokers import ApacheKafka, Broker
+from tests.plugins.brokers import Broker
+from tests.plugins.network import ProxiedKafka
 
 GUARANTEES = ("at_least_once", "exactly_once")
 PARTITIONS = 4
@@ -69,33 +70,23 @@ def _run(contender: str, guarantee: str, options: argparse.Namespace) -> dict[st
     with tempfile.TemporaryDirectory(prefix="stream-classifier-faults-") as name:
         folder = options.keep or Path(name)
         folder.mkdir(parents=True, exist_ok=True)
-        node = ApacheKafka(kafka_script(), Path(name) / "kafka")
-        broker = Broker(node.start(), "kafka")
-        try:
+        with ProxiedKafka(kafka_script(), Path(name) / "kafka") as kafka:
             for topic in (SOURCE, SINK, DEAD_LETTER):
-                broker.create_topic(topic, partitions=PARTITIONS)
-            launch = _LAUNCHES[contender](broker, guarantee, folder)
+                kafka.broker.create_topic(topic, partitions=PARTITIONS)
+            launch = _LAUNCHES[contender](kafka.address, guarantee, folder)
             return {
                 "contender": contender,
                 "guarantee": guarantee,
                 "seed": options.seed,
                 "fault_minutes": options.minutes,
-                **_under_fire(launch, node, broker, folder, options, say, ours=contender == "stream_classifier"),
+                **_under_fire(launch, kafka, folder, options, say, ours=contender == "stream_classifier"),
             }
-        finally:
-            node.kill()
 
 
 def _under_fire(
-    launch: Launch,
-    node: ApacheKafka,
-    broker: Broker,
-    folder: Path,
-    options: argparse.Namespace,
-    say: Any,
-    *,
-    ours: bool,
+    launch: Launch, kafka: ProxiedKafka, folder: Path, options: argparse.Namespace, say: Any, *, ours: bool
 ) -> dict[str, Any]:
+    broker = kafka.broker
     fleet = Fleet(launch, folder, options.workers)
     tail = Tail(broker.bootstrap, SINK, PARTITIONS)
     poison = options.poison if ours else 0.0
@@ -104,7 +95,7 @@ def _under_fire(
         options.seed,
         options.faults,
         fleet=fleet,
-        node=node,
+        kafka=kafka,
         every_s=options.every_s,
         freeze_s=1.5 * _SESSION_TIMEOUT_S,
         max_workers=options.workers + 2,
@@ -157,11 +148,11 @@ def _wait(done: Any, limit_s: float) -> bool:
     return True
 
 
-def _ours(broker: Broker, guarantee: str, folder: Path) -> Launch:
+def _ours(address: str, guarantee: str, folder: Path) -> Launch:
     def command(number: int) -> list[str]:
         file = folder / f"worker-{number}.toml"
         file.write_text(
-            f'[app]\nid = "{SINK}"\nbroker = "kafka://{broker.bootstrap}"\ndelivery = "{guarantee}"\n'
+            f'[app]\nid = "{SINK}"\nbroker = "{address}"\ndelivery = "{guarantee}"\n'
             f"session_timeout_s = {_SESSION_TIMEOUT_S}\nrebalance_timeout_s = 10\ndrain_timeout_s = 5\n"
             f"[web]\nport = {free_port()}\n"
             f'[[classifier]]\nname = "bench"\nmodel = "null"\nthreshold = 0.75\nsource = "{SOURCE}"\nsink = "{SINK}"\n'
@@ -171,11 +162,11 @@ def _ours(broker: Broker, guarantee: str, folder: Path) -> Launch:
     return Launch(command, lambda number: {**os.environ, "BENCH_GUARANTEE": guarantee})
 
 
-def _stock_faust(broker: Broker, guarantee: str, folder: Path) -> Launch:
+def _stock_faust(address: str, guarantee: str, folder: Path) -> Launch:
     def environ(number: int) -> dict[str, str]:
         return {
             **os.environ,
-            "BENCH_BROKER": broker.bootstrap,
+            "BENCH_BROKER": address.removeprefix("kafka://"),
             "BENCH_SOURCE": SOURCE,
             "BENCH_SINK": SINK,
             "BENCH_DATADIR": str(folder / f"data-{number}"),

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from benchmarks.faults.fleet import Fleet
-from tests.plugins.brokers import ApacheKafka
+from tests.plugins.network import ProxiedKafka
 
 __all__ = ["FAULTS", "Chaos"]
 
@@ -32,7 +32,7 @@ class Chaos:
         faults: Sequence[str],
         *,
         fleet: Fleet,
-        node: ApacheKafka,
+        kafka: ProxiedKafka,
         every_s: float,
         freeze_s: float,
         max_workers: int,
@@ -41,7 +41,7 @@ class Chaos:
         self._dice = random.Random(seed)
         self._faults = list(faults)
         self._fleet = fleet
-        self._node = node
+        self._kafka = kafka
         self._every_s = every_s
         self._freeze_s = freeze_s
         self._max_workers = max_workers
@@ -115,9 +115,13 @@ class Chaos:
         return True
 
     def _kill_broker(self, victim: float) -> bool:
-        self._node.kill()
+        self._kafka.node.kill()
         time.sleep(3 * victim)
-        self._node.start()
+        self._kafka.node.start()
+        return True
+
+    def _cut(self, victim: float) -> bool:
+        self._kafka.proxy.cut_all()
         return True
 
 
@@ -128,5 +132,8 @@ FAULTS: dict[str, Callable[[Chaos, float], bool]] = {
     "join": Chaos._join,
     "leave": Chaos._leave,
     "kill-broker": Chaos._kill_broker,
+    "cut": Chaos._cut,
 }
-"""SIGKILL, SIGTERM, or SIGSTOP and SIGCONT of a worker; one more, one less; SIGKILL of the broker, and its restart."""
+"""SIGKILL, SIGTERM, or SIGSTOP and SIGCONT of a worker; one more, one less; SIGKILL of the broker, and its restart; the
+connections between workers and broker cut, whatever is under way on them.
+"""

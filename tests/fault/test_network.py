@@ -14,6 +14,8 @@ from tests.plugins.brokers import Record, kafka_script
 from tests.plugins.network import (
     ADD_OFFSETS,
     ADD_PARTITIONS,
+    CREATE_TOPICS,
+    DESCRIBE_CONFIGS,
     END_TRANSACTION,
     FETCH,
     FIND_COORDINATOR,
@@ -71,7 +73,13 @@ def test_a_connection_cut_within_a_request_or_its_answer_loses_and_repeats_nothi
 
 @GUARANTEES
 def test_connections_cut_while_it_starts_are_made_anew(kafka: ProxiedKafka, traffic: Traffic, delivery: str) -> None:
-    requests = [METADATA, FIND_COORDINATOR, *([INIT_PRODUCER_ID] if delivery == "exactly_once" else [])]
+    requests = [
+        METADATA,
+        DESCRIBE_CONFIGS,
+        CREATE_TOPICS,
+        FIND_COORDINATOR,
+        *([INIT_PRODUCER_ID] if delivery == "exactly_once" else []),
+    ]
     cuts = [kafka.proxy.strike(fault, request) for request in requests for fault in CUTS]
     worker = traffic.start(delivery=delivery)
     assert all(struck.is_set() for struck in cuts)

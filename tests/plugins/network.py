@@ -23,6 +23,7 @@ from stream_classifier.broker import free_port
 from tests.plugins.brokers import ApacheKafka, Broker, free_port_pair
 
 PRODUCE, FETCH, METADATA, OFFSET_COMMIT, FIND_COORDINATOR, HEARTBEAT = 0, 1, 3, 8, 10, 12
+CREATE_TOPICS, DESCRIBE_CONFIGS = 19, 32
 INIT_PRODUCER_ID, ADD_PARTITIONS, ADD_OFFSETS, END_TRANSACTION, TRANSACTION_OFFSETS = 22, 24, 25, 26, 28
 """The keys of the Kafka protocol's requests."""
 

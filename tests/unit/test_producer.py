@@ -8,13 +8,14 @@ from typing import Any
 
 import aiokafka
 import pytest
-from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError
+from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError, NodeNotReadyError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_classifier.errors import DeliveryError
 from stream_classifier.records import OutputRecord
-from stream_classifier.stream.producer import BatchProducer, ProduceError, key_partition
+from stream_classifier.stream import producer as producer_module
+from stream_classifier.stream.producer import BatchProducer, ProduceError, TransactionalProducer, key_partition
 from tests.plugins.fake_kafka import FakeKafka
 
 NOW = 1_700_000_000_000
@@ -263,6 +264,66 @@ class TestStartAndStop:
         await turns()
         await asyncio.wait_for(producer.stop(0.01), 10)
         assert closed == ["connections"]
+
+
+class TestTransactionsOverABrokenNetwork:
+    class Client:
+        """Its connections break as often as it is told to."""
+
+        def __init__(self, breaks: int) -> None:
+            self.breaks = breaks
+            self.client = self
+            self._message_accumulator = SimpleNamespace()
+            self.running = False
+
+        def __call__(self, **settings: Any) -> TestTransactionsOverABrokenNetwork.Client:
+            return self
+
+        async def coordinator_lookup(self, kind: int, key: str) -> int:
+            self._break()
+            return 1
+
+        async def start(self) -> None:
+            self._break()
+            self.running = True
+
+        async def stop(self) -> None:
+            self.running = False
+
+        def _break(self) -> None:
+            if self.breaks:
+                self.breaks -= 1
+                raise KafkaConnectionError()
+
+    def producer(
+        self, client: Client, monkeypatch: pytest.MonkeyPatch, delivery_timeout_s: float = 60.0
+    ) -> TransactionalProducer:
+        monkeypatch.setattr(aiokafka, "AIOKafkaProducer", client)
+        monkeypatch.setattr(producer_module, "_RETRY_S", 0.0)
+        return TransactionalProducer(
+            {}, transactional_id="id", transaction_timeout_s=60.0, delivery_timeout_s=delivery_timeout_s
+        )
+
+    async def test_a_connection_that_breaks_at_start_is_made_anew(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        client = self.Client(breaks=3)
+        await self.producer(client, monkeypatch).start()
+        assert client.running
+
+    async def test_but_not_for_ever(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        client = self.Client(breaks=1 << 60)
+        with pytest.raises(KafkaTimeoutError):
+            await self.producer(client, monkeypatch, delivery_timeout_s=0.01).start()
+        assert not client.running
+
+    async def test_one_that_breaks_while_the_coordinator_is_looked_for_is_an_error_aiokafka_tries_again_after(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        client = self.Client(breaks=0)
+        await self.producer(client, monkeypatch).start()
+        client.breaks = 1
+        with pytest.raises(NodeNotReadyError):
+            await client.coordinator_lookup(1, "id")
+        assert await client.coordinator_lookup(1, "id") == 1
 
 
 KAFKAS_HASHES = [  # UtilsTest.testMurmur2 of Apache Kafka: what every Java producer computes
