@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 ENVIRONMENT_PREFIX = "STREAM_CLASSIFIER__"
 _MAX_STEPS = 8
 _MAX_NAME_CHARS = 80
+_MAX_SECRET_BYTES = 64 << 10
 _SECRETS: tuple[Path, ...] = (("web", "token"), ("app", "sasl", "password"))
 _FILES: tuple[Path, ...] = tuple(("app", "tls", key) for key in ("ca", "cert", "key"))
 _PATH_MODEL = re.compile(r"(\.{1,2}|~)?/|.*/.*/")
@@ -296,12 +297,15 @@ def _read_secret_file(sources: Sources, secret: Path) -> None:
         return
     file = sources.directory / table[path[-1]]
     try:
-        content = file.read_text("utf-8").strip()
+        with file.open("rb") as opened:
+            data = opened.read(_MAX_SECRET_BYTES + 1)  # /dev/zero has no end
+        content = data.decode("utf-8").strip()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         sources.refuse(path, f"the file cannot be read ({reason})", "check the path, relative to the settings file")
-    if not content:
-        sources.refuse(path, "the file is empty", f"write the {key} into it")
+    if not content or len(data) > _MAX_SECRET_BYTES:
+        what = "the file is empty" if not content else f"the file is larger than {_MAX_SECRET_BYTES} bytes"
+        sources.refuse(path, what, f"write the {key} into it, and nothing else")
     table[key], table[path[-1]] = content, str(file)
     sources.origins[secret] = sources.origins[path]
 
@@ -312,7 +316,7 @@ def _find_file(sources: Sources, path: Path) -> None:
     if not isinstance(table, dict) or not isinstance(table.get(path[-1]), str):
         return
     file = sources.directory / table[path[-1]]
-    if not file.is_file():
+    if not os.path.isfile(file):  # unlike Path.is_file it says no to a name that is too long
         sources.refuse(path, "there is no such file", "check the path, relative to the settings file")
     table[path[-1]] = str(file.absolute())
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -159,9 +160,9 @@ def file_sha256(path: Path) -> str:
 
 def _find(model: str | Path) -> Path:
     path = Path(model)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path.is_dir it says no to a name that is too long
         return path
-    if path.exists():
+    if os.path.exists(path):
         raise ModelDirectoryError(path, "it is a file, not a model directory", "give the directory that holds it")
     if isinstance(model, Path) or not _HUB_NAME.fullmatch(model):
         raise ModelDirectoryError(path, "there is no such directory", "check the path")
@@ -180,7 +181,7 @@ def _hub_snapshot(name: str) -> Path:
 
 
 def _required(path: Path, fix: str) -> Path:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ModelDirectoryError(path, "there is no such file", fix)
     return path
 
@@ -229,6 +230,9 @@ def _max_length(path: Path, config: Mapping[str, Any], manifest: Manifest | None
         pad = config.get("pad_token_id")
         offset = (pad if isinstance(pad, int) else 1) + 1 if str(config.get("model_type")) in _OFFSET_POSITIONS else 0
         limit = positions - offset
+        if limit < 1:
+            problem = f"max_position_embeddings is {positions}, so that the model reads no token of a text"
+            raise ModelDirectoryError(path / CONFIG_NAME, problem, "give the number that the model was trained with")
     if manifest is not None and manifest.max_length is not None:
         if limit is not None and manifest.max_length > limit:
             problem = f"max_length is {manifest.max_length}, the model reads {limit} tokens"

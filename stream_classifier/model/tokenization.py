@@ -20,6 +20,9 @@ from stream_classifier.model.protocols import TokenBatch
 
 __all__ = ["TextTokenizer", "without_surrogates"]
 
+_UNKNOWN = "\ue000 \ue000\U0010ffff"
+"""Of private use: in nobody's vocabulary."""
+
 
 class TextTokenizer:
     """Tokenizes texts for one model.
@@ -33,7 +36,8 @@ class TextTokenizer:
         vocab_size: rows of the model's embedding; None: unknown, not checked.
 
     Raises:
-        ModelDirectoryError: no fast tokenizer, or one with more tokens than the model has embeddings.
+        ModelDirectoryError: no fast tokenizer, one that fails, one with more tokens than the model has embeddings, or a
+            `max_length` that its special tokens fill.
     """
 
     def __init__(self, path: Path, *, max_length: int, vocab_size: int | None = None) -> None:
@@ -47,12 +51,29 @@ class TextTokenizer:
         # Two files that differ only in those are the same tokenizer.
         content = json.loads(self._tokenizer.to_str())
         self.fingerprint = hashlib.sha256(json.dumps([content, max_length], sort_keys=True).encode()).hexdigest()
+        num_special = self._tokenizer.num_special_tokens_to_add(False)
+        if num_special >= max_length:
+            problem = f"it adds {num_special} special tokens to a text, the model reads {max_length} tokens in all"
+            raise ModelDirectoryError(path, problem, "give the model's own max_length or max_position_embeddings")
         self._tokenizer.enable_truncation(max_length)
         self.max_length = max_length
-        largest_id = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+        largest_id = max([*self._tokenizer.get_vocab(with_added_tokens=True).values(), *self._probed_ids(path)])
         if vocab_size is not None and largest_id >= vocab_size:
             problem = f"it makes token ids up to {largest_id}, the model has {vocab_size} embeddings"
             raise ModelDirectoryError(path, problem, "save the tokenizer that the model was trained with")
+
+    def _probed_ids(self, path: Path) -> list[int]:
+        """The ids of a text without known characters, and -1.
+
+        A file names its special tokens and the unknown one apart from the vocabulary. One that names them wrong would
+        fail at the first text only.
+        """
+        try:
+            ids: list[int] = self._tokenizer.encode_batch_fast([_UNKNOWN])[0].ids
+        except Exception as error:  # as above
+            problem = f"it fails on a text of unknown characters ({error})"
+            raise ModelDirectoryError(path, problem, "save the tokenizer that the model was trained with") from error
+        return [-1, *ids]
 
     def encode(self, texts: Sequence[str]) -> TokenBatch:
         """The token ids of `texts`; an empty text is its special tokens.

@@ -89,7 +89,7 @@ def check_head(weights: tuple[Path, ...], *, num_labels: int, config_path: Path)
 def _shards(directory: Path) -> tuple[Path, ...]:
     path = directory / INDEX_NAME
     weight_map = read_json_object(path).get("weight_map")
-    names = set(weight_map.values()) if isinstance(weight_map, dict) else set()
+    names = list(weight_map.values()) if isinstance(weight_map, dict) else []
     if not names:
         raise ModelDirectoryError(path, "weight_map names no files", "save the model again")
     for name in names:
@@ -97,4 +97,4 @@ def _shards(directory: Path) -> tuple[Path, ...]:
             raise ModelDirectoryError(path, f"weight_map names {name!r}", "only safetensors files beside it are read")
         if not (directory / name).is_file():
             raise ModelDirectoryError(directory / name, "there is no such file", "copy all shards of the model")
-    return tuple(directory / name for name in sorted(names))
+    return tuple(directory / name for name in sorted(set(names)))

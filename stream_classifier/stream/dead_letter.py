@@ -38,6 +38,7 @@ VALUE_SIZE_HEADER = "stream-classifier.value-size"
 
 _MAX_MESSAGE_CHARS = 1000
 """An error message longer than this is cut: a header must not make the letter too large for its topic."""
+_MAX_DIGITS = 10
 
 
 def envelope(record: SourceRecord, error: RecordError, classifiers: Sequence[str]) -> OutputRecord:
@@ -120,7 +121,7 @@ def open_letter(record: SourceRecord) -> Letter | None:
             error=told[ERROR_PREFIX + "exception.class.name"],
             message=told[ERROR_PREFIX + "exception.message"],
             classifiers=tuple(told[CLASSIFIERS_HEADER].split(",")),
-            replays=int(replays[-1]) if replays else 0,
+            replays=_count(replays[-1]) if replays else 0,
             lost_bytes=int(told[VALUE_SIZE_HEADER]) if VALUE_SIZE_HEADER in told else None,
         )
     except (KeyError, ValueError):
@@ -162,6 +163,11 @@ def only_classifiers(record: SourceRecord) -> frozenset[str] | None:
 def source_timestamp(record: SourceRecord) -> int | None:
     """The record's timestamp in ms; None where the source has none (the producer then sets the current time)."""
     return None if record.timestamp == -1 else record.timestamp
+
+
+def _count(value: bytes | None) -> int:
+    """The number in a header. It came with the source record, so anybody may have written it: 0 for what is none."""
+    return int(value) if value and value.isdigit() and len(value) < _MAX_DIGITS else 0
 
 
 def _encode(text: str) -> bytes:

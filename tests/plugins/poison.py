@@ -1,29 +1,49 @@
 """Records that nobody wants: seeded, of every kind we can think of, and the check that each was answered.
 
 `poison(seed, count)` makes the same records each time. `unanswered` reads everything back and says which records have
-not exactly one result or dead letter from each classifier, or one whose bytes differ.
+not exactly one result or dead letter from each classifier, or one whose bytes differ. `campaign` does both around a
+worker of two classifiers, one that reads JSON and one that takes the whole value.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import psutil
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from stream_classifier.stream.dead_letter import open_letter
 from stream_classifier.stream.header_keys import accept_any_header_key
 from stream_classifier.stream.producer import BatchProducer
-from tests.plugins.brokers import Record
+from tests.plugins.brokers import Broker, Record
+from tests.plugins.workers import Worker
 
-__all__ = ["KINDS", "PARTITIONS", "places", "poison", "produce", "read_all", "unanswered"]
+__all__ = [
+    "KINDS",
+    "MAX_GROWN_MIB",
+    "PARTITIONS",
+    "Outcome",
+    "campaign",
+    "places",
+    "poison",
+    "produce",
+    "read_all",
+    "unanswered",
+]
 
 PARTITIONS = 4
+MAX_GROWN_MIB = 600.0
+"""Nine values of 10 MB may be in flight, and each is held as bytes, as text and in a batch to produce."""
 _HUGE_BYTES = 10_000_000
+_SAMPLE_S = 0.5
 _BLOCK = 256
 _NUM_BLOCKS = 0x110000 // _BLOCK
 _FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466"
@@ -139,6 +159,83 @@ KINDS: dict[str, Callable[[random.Random, int], bytes | None]] = {
     "ordinary": lambda chance, number: _document(f"an ordinary text, number {number}"),
 }
 """Kind → what makes its value from a source of chance and the record's number."""
+
+
+@dataclass
+class Outcome:
+    """What a worker made of a campaign.
+
+    Attributes:
+        wrong: a line for each record and classifier without exactly one answer, or with other bytes.
+        counts: results, and dead letters by stage and error.
+        exit_code: of the worker when it was stopped at the end.
+        rss_mib: (records committed, resident MiB of the worker) twice a second, from when it was ready.
+    """
+
+    wrong: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    exit_code: int | None = None
+    rss_mib: list[tuple[int, float]] = field(default_factory=list)
+
+    @property
+    def grown_mib(self) -> float:
+        """The highest resident memory less the first."""
+        return max(mib for _, mib in self.rss_mib) - self.rss_mib[0][1]
+
+
+def campaign(
+    broker: Broker,
+    start: Callable[[list[dict[str, Any]], dict[str, Any]], Worker],
+    *,
+    source: str,
+    model: Path,
+    seed: int,
+    count: int,
+    timeout_s: float,
+    said: Callable[[int, float], None] = lambda committed, rss_mib: None,
+) -> Outcome:
+    """Poison a topic, run a worker over it, stop it, read everything back.
+
+    Args:
+        start: gives a worker that is ready, from its classifiers and `app` settings.
+        source: the topic to make; the others are named after it.
+        model: the directory of the model that reads whole values.
+        said: told of each sample of the memory.
+    """
+    broker.create_topic(source, partitions=PARTITIONS, config={"max.message.bytes": "16000000"})
+    fields = {
+        "name": "fields",
+        "model": "null",
+        "source": source,
+        "sink": f"{source}.fields",
+        "text": "/body",
+        "passthrough": {"deep": "/deep"},
+    }
+    whole = {"name": "whole", "model": str(model), "source": source, "sink": f"{source}.whole"}
+    records = [record for _, record in poison(seed, count)]
+    asyncio.run(produce(broker.bootstrap, source, records))
+    worker = start([fields, whole], {"id": source})
+    outcome, process = Outcome(), psutil.Process(worker.process.pid)
+
+    def done() -> bool:
+        time.sleep(_SAMPLE_S)
+        committed, mib = sum(broker.committed(source, source).values()), process.memory_info().rss / 2**20
+        outcome.rss_mib.append((committed, mib))
+        said(committed, mib)
+        return committed >= count
+
+    outcome.rss_mib.append((0, process.memory_info().rss / 2**20))
+    worker.wait_for(done, timeout_s, "done with all records")
+    outcome.exit_code = worker.stop()
+    outcome.wrong, outcome.counts = asyncio.run(
+        unanswered(
+            broker.bootstrap,
+            places(records),
+            sinks={"fields": fields["sink"], "whole": whole["sink"]},
+            dead_letter=f"{source}.dead-letter",
+        )
+    )
+    return outcome
 
 
 async def produce(bootstrap: str, topic: str, records: Sequence[Record]) -> None:

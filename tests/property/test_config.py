@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from stream_classifier import config
-from stream_classifier.errors import ConfigError
+from tests.fuzz.configuration import loads_or_is_refused, to_toml
 
 KEYS = [row.key.rpartition(".")[2] for row in config.reference_rows()]
 WORDS = ["null", "json", "text", "auto", "embedded", "kafka://a:1", "a", "b", "/a", "0.0.0.0", "exactly_once", "..", ""]
@@ -60,8 +59,8 @@ def _nearly_right(draw: st.DrawFn) -> dict[str, Any]:
 @example(tree={"classifier": [{"model": "/" + "x" * 300}]})
 def test_a_file_loads_or_is_refused_in_one_line(tmp_path: Path, tree: dict[str, Any]) -> None:
     file = tmp_path / "pipeline.toml"
-    file.write_text("".join(f"{_toml(key)} = {_toml(value)}\n" for key, value in tree.items()), encoding="utf-8")
-    _loads_or_is_refused(file)
+    file.write_text(to_toml(tree), encoding="utf-8")
+    loads_or_is_refused(file)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
@@ -69,7 +68,7 @@ def test_a_file_loads_or_is_refused_in_one_line(tmp_path: Path, tree: dict[str, 
 def test_any_bytes_load_or_are_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "pipeline.toml"
     file.write_bytes(content)
-    _loads_or_is_refused(file)
+    loads_or_is_refused(file)
 
 
 _environment_names = st.lists(st.sampled_from([*map(str.upper, KEYS), "APP", "CLASSIFIER", "A", "", "x"]), max_size=4)
@@ -94,34 +93,4 @@ def test_any_override_and_environment_loads_or_is_refused_in_one_line(
         '[app]\nid = "a"\nbroker = "embedded"\n'
         '[[classifier]]\nname = "a"\nmodel = "null"\nsource = "a"\nsink = "b"\ntext = ["/a"]\n'
     )
-    _loads_or_is_refused(file, overrides, {f"STREAM_CLASSIFIER__{name}": value for name, value in environ.items()})
-
-
-def _loads_or_is_refused(file: Path, overrides: list[str] = [], environ: dict[str, str] = {}) -> None:  # noqa: B006 - not changed
-    refusal = None
-    try:
-        assert config.load(file, overrides=overrides, environ=environ).classifiers
-    except ConfigError as error:
-        refusal = str(error)
-    if refusal is not None:
-        assert refusal.isprintable(), "not one line"
-        assert "; " in refusal, "no fix"
-        assert len(refusal) < 1000
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return json.dumps(value).replace("\x7f", "\\u007f") if value.isascii() else _escaped(value)
-    if isinstance(value, int):
-        return hex(value) if value > 2**64 else str(value)
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{_toml(k)} = {_toml(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    return repr(value)
-
-
-def _escaped(value: str) -> str:
-    return '"' + "".join(f"\\U{ord(char):08x}" for char in value) + '"'
+    loads_or_is_refused(file, overrides, {f"STREAM_CLASSIFIER__{name}": value for name, value in environ.items()})

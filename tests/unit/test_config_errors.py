@@ -110,6 +110,8 @@ def refused(tmp_path: Path, text: str, *overrides: str, **environ: str) -> str:
         (CLASSIFIER, CLASSIFIER + '\n[web]\ntoken_file = "nope"', "11: web.token_file = \"nope\": the file cannot be read"),
         (BROKER, 'broker = "embedded"\ndelivery = "exactly_once"', "app.delivery = \"exactly_once\": the embedded broker has no transactions"),
         (APP, APP + '\ndelivery = "exactly_once"\ncommit_interval_s = 60', "4: app.commit_interval_s = 60: must be less than transaction_timeout_s"),
+        (CLASSIFIER, CLASSIFIER + f'\n[app.tls]\nca = "{"x" * 300}"', "there is no such file"),
+        (CLASSIFIER, CLASSIFIER + '\n[web]\ntoken_file = "/dev/zero"', "the file is larger than 65536 bytes"),
         (CLASSIFIER, CLASSIFIER + '\n[app.tls]\nca = "ca.pem"', "11: app.tls.ca = \"ca.pem\": there is no such file"),
         (CLASSIFIER, CLASSIFIER + '\n[app.sasl]\nmechanism = "PLAIN"', "app.sasl.username: it is required"),
         (APP, APP + '\ninstance_id = "a"', "3: app.instance_id = \"a\": each worker needs its own, the file is the same for all"),

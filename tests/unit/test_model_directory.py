@@ -242,7 +242,9 @@ def test_sharded_weights_load_and_are_checked(plain: Path) -> None:
     assert "no such file" in _refused(plain, "model-2-of-2.safetensors")
 
 
-@pytest.mark.parametrize("shard", ["../model.safetensors", "/model.safetensors", "a/b.safetensors", "x.bin", 7])
+@pytest.mark.parametrize(
+    "shard", ["../model.safetensors", "/model.safetensors", "a/b.safetensors", "x.bin", 7, ["a"], {}]
+)
 def test_index_that_leads_elsewhere_is_refused(plain: Path, shard: Any) -> None:
     (plain / "model.safetensors").unlink()
     (plain / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
@@ -378,6 +380,13 @@ def test_length_is_what_both_model_and_tokenizer_allow(
     assert directory.read(path).max_length == expected
 
 
+def test_positions_that_leave_room_for_no_token_are_refused(tmp_path: Path) -> None:
+    path = make_directory(tmp_path / "model", family="roberta")
+    _edit(path / "config.json", max_position_embeddings=2)
+
+    assert "reads no token" in _refused(path, "config.json")
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -488,7 +497,7 @@ def test_manifest_that_could_not_be_read_back_is_not_written(model: Path) -> Non
     assert (model / "classifier.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["./no/such", "a/b/c", "/no/such", "bad name", "-x"])
+@pytest.mark.parametrize("name", ["./no/such", "a/b/c", "/no/such", "bad name", "-x", "./" + "x" * 300])
 def test_path_that_is_not_there_is_refused_without_asking_the_hub(name: str) -> None:
     with pytest.raises(ModelDirectoryError, match="no such directory"):
         directory.read(name)

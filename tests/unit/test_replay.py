@@ -55,6 +55,14 @@ def test_a_record_that_fails_again_keeps_its_own_headers_and_counts_its_replays(
         assert (letter.replays, letter.headers, letter.classifiers) == (number, (("trace", b"1"),), ("spam",))
 
 
+@pytest.mark.parametrize("value", [None, b"", b"-1", b"x", b"1_0", b"9" * 5000, "\u0663".encode()])
+def test_a_count_of_replays_that_somebody_else_wrote_does_not_hide_the_letter(value: bytes | None) -> None:
+    source = record(headers=[("stream-classifier.replays", value)])
+    letter = open_letter(read_back(envelope(source, ERROR, ["spam"])))
+    assert letter is not None
+    assert (letter.replays, letter.headers) == (0, ())
+
+
 def test_a_letter_whose_timestamp_was_refused_gets_it_back() -> None:
     key, value, _, headers = envelope(record(timestamp=99), ERROR, ["intent"])
     letter = open_letter(read_back((key, value, 7_000, [*headers, ("stream-classifier.source-timestamp", b"99")])))

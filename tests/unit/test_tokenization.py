@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,14 @@ from tokenizers import Tokenizer
 from stream_classifier.errors import ModelDirectoryError
 from stream_classifier.model.tokenization import TextTokenizer, without_surrogates
 from tests.plugins.models import TEXTS
+
+WITHOUT_UNKNOWN = {
+    "type": "WordPiece",
+    "vocab": {"a": 0},
+    "unk_token": "[UNK]",
+    "continuing_subword_prefix": "##",
+    "max_input_chars_per_word": 100,
+}
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +114,29 @@ def test_fingerprint_changes_with_vocabulary_and_length(path: Path, tmp_path: Pa
 def test_tokenizer_with_more_tokens_than_embeddings_is_refused(path: Path) -> None:
     with pytest.raises(ModelDirectoryError, match="the model has 10 embeddings"):
         TextTokenizer(path, max_length=64, vocab_size=10)
+
+
+def test_texts_shorter_than_the_special_tokens_are_refused(path: Path) -> None:
+    assert _ids(TextTokenizer(path, max_length=3), "a a a")[1:2]
+    with pytest.raises(ModelDirectoryError, match="2 special tokens"):
+        TextTokenizer(path, max_length=2)
+
+
+@pytest.mark.parametrize(
+    ("part", "problem"),
+    [
+        ({"post_processor": {"type": "BertProcessing", "sep": ["[SEP]", 2**31], "cls": ["[CLS]", 2]}}, "the model has"),
+        ({"model": WITHOUT_UNKNOWN}, "fails on a text of unknown characters"),
+    ],
+)
+def test_tokenizer_that_would_fail_at_the_first_text_is_refused(
+    path: Path, tmp_path: Path, part: dict[str, Any], problem: str
+) -> None:
+    content = json.loads(path.read_text())
+    (tmp_path / "tokenizer.json").write_text(json.dumps({**content, **part}))
+
+    with pytest.raises(ModelDirectoryError, match=problem):
+        TextTokenizer(tmp_path / "tokenizer.json", max_length=64, vocab_size=1000)
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"not json", b"\x80\x04pickle"])
