@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
@@ -42,7 +43,8 @@ class TextTokenizer:
 
     def __init__(self, path: Path, *, max_length: int, vocab_size: int | None = None) -> None:
         try:
-            self._tokenizer = Tokenizer.from_file(str(path))
+            with _panics_are_errors():
+                self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises no narrower one, whatever is wrong with the file
             raise ModelDirectoryError(path, f"it is no tokenizer ({error})", "save a fast tokenizer there") from error
         # A file saved after training holds the padding and truncation of the last call: neither may act here.
@@ -69,7 +71,8 @@ class TextTokenizer:
         fail at the first text only.
         """
         try:
-            ids: list[int] = self._tokenizer.encode_batch_fast([_UNKNOWN])[0].ids
+            with _panics_are_errors():
+                ids: list[int] = self._tokenizer.encode_batch_fast([_UNKNOWN])[0].ids
         except Exception as error:  # as above
             problem = f"it fails on a text of unknown characters ({error})"
             raise ModelDirectoryError(path, problem, "save the tokenizer that the model was trained with") from error
@@ -80,10 +83,11 @@ class TextTokenizer:
 
         Lone surrogates, which a Python string can hold and UTF-8 cannot, become U+FFFD.
         """
-        try:
-            encodings = self._tokenizer.encode_batch_fast(texts if isinstance(texts, list) else list(texts))
-        except (TypeError, UnicodeEncodeError):
-            encodings = self._tokenizer.encode_batch_fast([without_surrogates(text) for text in texts])
+        with _panics_are_errors():
+            try:
+                encodings = self._tokenizer.encode_batch_fast(texts if isinstance(texts, list) else list(texts))
+            except (TypeError, UnicodeEncodeError):
+                encodings = self._tokenizer.encode_batch_fast([without_surrogates(text) for text in texts])
         ids = [encoding.ids for encoding in encodings]
         offsets = np.zeros(len(ids) + 1, dtype=np.int32)
         lengths = np.fromiter(map(len, ids), dtype=np.int32, count=len(ids))
@@ -93,6 +97,19 @@ class TextTokenizer:
         for i in np.flatnonzero(truncated):  # a text of just max_length tokens is whole
             truncated[i] = bool(encodings[i].overflowing)
         return TokenBatch(flat, offsets, truncated)
+
+
+@contextmanager
+def _panics_are_errors() -> Iterator[None]:
+    """A panic of tokenizers' Rust code arrives as a BaseException that no package exports; whoever handles errors would
+    let it end the process, where one text or one file is to blame.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise RuntimeError(f"tokenizers panicked: {error}") from error
 
 
 def without_surrogates(text: str) -> str:

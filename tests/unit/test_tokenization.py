@@ -16,6 +16,12 @@ from stream_classifier.errors import ModelDirectoryError
 from stream_classifier.model.tokenization import TextTokenizer, without_surrogates
 from tests.plugins.models import TEXTS
 
+PANICS = {
+    "type": "BPE",
+    "vocab": {"a": 0, "b": 1, "ab": 2},
+    "merges": [["a", "b"]],
+    "continuing_subword_prefix": "##",
+}
 WITHOUT_UNKNOWN = {
     "type": "WordPiece",
     "vocab": {"a": 0},
@@ -116,6 +122,21 @@ def test_tokenizer_with_more_tokens_than_embeddings_is_refused(path: Path) -> No
         TextTokenizer(path, max_length=64, vocab_size=10)
 
 
+class PanicException(BaseException):
+    """As pyo3 raises it."""
+
+
+def test_a_panic_of_the_tokenizer_is_an_error_of_its_text(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Panics:
+        def encode_batch_fast(self, texts: list[str]) -> None:
+            raise PanicException("range end index 18446744073709551615 out of range")
+
+    tokenizer = TextTokenizer(path, max_length=64)
+    monkeypatch.setattr(tokenizer, "_tokenizer", Panics())
+    with pytest.raises(RuntimeError, match="tokenizers panicked: range end index"):
+        tokenizer.encode(["a text"])
+
+
 def test_texts_shorter_than_the_special_tokens_are_refused(path: Path) -> None:
     assert _ids(TextTokenizer(path, max_length=3), "a a a")[1:2]
     with pytest.raises(ModelDirectoryError, match="2 special tokens"):
@@ -127,6 +148,7 @@ def test_texts_shorter_than_the_special_tokens_are_refused(path: Path) -> None:
     [
         ({"post_processor": {"type": "BertProcessing", "sep": ["[SEP]", 2**31], "cls": ["[CLS]", 2]}}, "the model has"),
         ({"model": WITHOUT_UNKNOWN}, "fails on a text of unknown characters"),
+        ({"model": PANICS}, "it is no tokenizer .tokenizers panicked"),
     ],
 )
 def test_tokenizer_that_would_fail_at_the_first_text_is_refused(
