@@ -86,6 +86,11 @@ class Answers:
             return binary_log_losses(self.p_NL, self.true_NL)
         return log_losses(self.p_NL, self.true_N)
 
+    def near_ties(self, margin: float) -> int:
+        """Texts whose two best probabilities are less than `margin` apart; not for multi-label."""
+        two_best_N2 = np.partition(self.p_NL, -2, axis=1)[:, -2:]
+        return int((two_best_N2[:, 1] - two_best_N2[:, 0] < margin).sum())
+
     def with_labels(self, labels: tuple[str, ...]) -> Answers:
         """The same answers with the same labels in another order."""
         at = [self.labels.index(label) for label in labels]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from stream_classifier.model import directory
+from stream_classifier.model.publish import file_aside
 
 __all__ = ["CARD_NAME", "model_card", "write_card"]
 
@@ -20,9 +20,9 @@ _SHARES = ("accuracy", "macro_f1", "ece", "ece_noise_floor")
 
 def write_card(path: Path, content: Mapping[str, Any], *, name: str) -> None:
     """Writes README.md of the directory at `path`, whose classifier.json is written; a reader never sees half of it."""
-    aside = path / f".{CARD_NAME}.{os.getpid()}"
-    aside.write_text(model_card(name, labels=directory.read(path).labels, content=content), "utf-8")
-    aside.replace(path / CARD_NAME)
+    card = model_card(name, labels=directory.read(path).labels, content=content)
+    with file_aside(path / CARD_NAME) as aside:
+        aside.write_text(card, "utf-8")
 
 
 def model_card(name: str, *, labels: Sequence[str], content: Mapping[str, Any]) -> str:

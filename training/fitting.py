@@ -242,6 +242,7 @@ def _summary(parts: Parts, settings: FitSettings, base: str, history: TrainingHi
     return {
         "base": base,
         "freeze_encoder": settings.freeze_encoder,
+        "contrastive_steps": settings.contrastive_steps,
         "num_train": len(parts.train),
         "num_validation": len(parts.validation),
         "num_test": 0 if parts.test is None else len(parts.test),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_classifier.errors import ConfigError
+from stream_classifier.model.manifest import read_json_object
 from stream_classifier.model.tokenization import without_surrogates
 
-__all__ = ["Lengths", "TokenCounter", "estimate", "token_counter"]
+__all__ = ["Lengths", "TokenCounter", "check_base", "estimate", "token_counter"]
 
 _CHARACTERS_A_TOKEN = 3.7  # of English texts with BERT's vocabulary: 3.2 (mails, SMS) to 4.6 (news)
 _MAX_COUNTED = 20_000  # texts: quantiles need no more
@@ -68,6 +68,7 @@ def token_counter(base: str) -> TokenCounter:
     Raises:
         ConfigError: it has no fast tokenizer.
     """
+    check_base(base)
     path = Path(base)
     if not (path / "tokenizer.json").is_file():
         return TokenCounter(_counting(_by_transformers(base)))
@@ -78,9 +79,19 @@ def token_counter(base: str) -> TokenCounter:
     except Exception as error:  # tokenizers raises no narrower one, whatever is wrong with the file
         fix = "give a base with a fast tokenizer (tokenizer.json)"
         raise ConfigError(f"--base {base}: its tokenizer does not load ({error}); {fix}") from error
-    config = path / "config.json"
-    positions = json.loads(config.read_text("utf-8")).get("max_position_embeddings") if config.is_file() else None
+    positions = read_json_object(path / "config.json").get("max_position_embeddings")
     return TokenCounter(_counting(tokenizer), positions if isinstance(positions, int) and positions > 0 else None)
+
+
+def check_base(base: str) -> None:
+    """Refuses a path that is no directory of a model; a name that is no path may be one of the Hub's.
+
+    Raises:
+        ConfigError: it has no config.json.
+    """
+    path = Path(base)
+    if path.exists() and not (path / "config.json").is_file():
+        raise ConfigError(f"--base {base}: there is no config.json in it; give a directory that save_pretrained wrote")
 
 
 def _by_transformers(base: str) -> Any:

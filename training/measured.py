@@ -9,7 +9,6 @@ No text is in it, and loading a model does not read it.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 from stream_classifier.errors import ConfigError
 from stream_classifier.model.decision import Decider
 from stream_classifier.model.directory import ModelDirectory
+from stream_classifier.model.publish import file_aside
 from training.answers import Answers, one_hot
 from training.baseline import Baseline
 from training.comparison import Difference
@@ -105,9 +105,9 @@ class Measured:
             "baseline": None if self.baseline is None else _baseline_as_json(self.baseline),
         }
         arrays = {name: getattr(a, name) for name in _ARRAYS}
-        aside = directory / f".{MEASURED_NAME}.{os.getpid()}.npz"
-        np.savez_compressed(aside, about=np.frombuffer(json.dumps(about, allow_nan=False).encode(), np.uint8), **arrays)
-        aside.replace(directory / MEASURED_NAME)
+        stored = np.frombuffer(json.dumps(about, allow_nan=False).encode(), np.uint8)
+        with file_aside(directory / MEASURED_NAME) as aside:
+            np.savez_compressed(aside, about=stored, **arrays)
 
 
 def read_measured(directory: Path) -> Measured | None:

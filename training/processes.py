@@ -10,9 +10,14 @@ import os
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from stream_classifier.errors import ConfigError
+
 __all__ = ["Processes"]
 
 T = TypeVar("T")
+
+_SHARDING = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
+"""What `accelerate launch` sets to have every process hold a part of the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,15 @@ class Processes:
 
     @classmethod
     def started(cls) -> Processes:
-        """As torchrun says in the environment, without talking to the others yet."""
+        """As torchrun says in the environment, without talking to the others yet.
+
+        Raises:
+            ConfigError: the launcher asks for a model divided among the processes.
+        """
+        asked = next((name for name in _SHARDING if os.environ.get(name, "").lower() in ("1", "true", "yes")), None)
+        if asked is not None:
+            problem = "each process of a fit holds the whole model: one in parts (FSDP, DeepSpeed) is not trained"
+            raise ConfigError(f"{asked} is set, but {problem}; start it with torchrun or accelerate launch --multi_gpu")
         return cls(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
 
     @property

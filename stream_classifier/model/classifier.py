@@ -199,6 +199,11 @@ class Classifier:
             allowed=self._opened.golden_tolerance,
         )
 
+    @property
+    def golden_tolerance(self) -> float:
+        """The largest |Δp| that a golden case may show on this backend and dtype; 0 for an object that was given."""
+        return self._opened.golden_tolerance
+
     def overlong(self, texts: Sequence[str]) -> NDArray[np.bool_]:
         """Bool `[N]`: which texts are longer than `max_text_chars`, and answered by their beginning alone."""
         return np.fromiter((len(text) > self._max_text_chars for text in texts), dtype=np.bool_, count=len(texts))

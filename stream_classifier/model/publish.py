@@ -10,7 +10,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from stream_classifier.model.golden import GOLDEN_NAME, unsteady, write_golden
 from stream_classifier.model.manifest import MANIFEST_NAME, SCHEMA, manifest_digest, parse_manifest
 from stream_classifier.model.tokenization import without_surrogates
 
-__all__ = ["finish_directory", "replace_directory", "write_manifest"]
+__all__ = ["file_aside", "finish_directory", "replace_directory", "write_manifest"]
 
 logger = logging.getLogger(__name__)
 
@@ -76,10 +77,23 @@ def write_manifest(directory: Path, content: Mapping[str, Any]) -> str:
         "files": {name: file_sha256(directory / name) for name in files_read(directory)},
     }
     parse_manifest(filled, path)
-    aside = path.with_name(MANIFEST_NAME + ".new")
-    aside.write_text(json.dumps(filled, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
-    aside.replace(path)
+    with file_aside(path) as aside:
+        aside.write_text(json.dumps(filled, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
     return manifest_digest(filled)
+
+
+@contextmanager
+def file_aside(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to, renamed over it when the block ends: a reader finds the old or the new file.
+
+    What stops the block, a full disk or a signal, leaves the old file and nothing else.
+    """
+    aside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield aside
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def replace_directory(aside: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""The oracle: the stream, `stream-classifier classify` and Classifier give the same answers on the same texts."""
+"""The oracle: the stream, `classify`, `evaluate` and Classifier give the same answers on the same texts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,18 @@ def compare(answer: dict[str, Any], expected: dict[str, Any], tolerance: float) 
     assert {item["label"]: item["score"] for item in answer["scores"]} == pytest.approx(scores, abs=tolerance)
 
 
-def test_stream_command_line_and_classifier_agree(
+def evaluated(model: Path, texts: list[str], labels: list[str], folder: Path) -> dict[str, Any]:
+    """What `stream-training evaluate` says of the texts when these labels are the true ones."""
+    rows = folder / "rows.jsonl"
+    pairs = zip(texts, labels, strict=True)
+    rows.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in pairs))
+    command = [sys.executable, "-m", "training", "evaluate", str(model), str(rows), "--dtype", "float32", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    figures: dict[str, Any] = json.loads(done.stdout)
+    return figures
+
+
+def test_stream_command_line_evaluation_and_classifier_agree(
     embedded_broker: Broker,
     start_worker: Callable[..., Worker],
     unique_name: Callable[[str], str],
@@ -73,3 +84,11 @@ def test_stream_command_line_and_classifier_agree(
         compare(strict[row], {**prediction, "decision": "uncertain"}, 1e-4)
         assert streamed[row]["source"]["offset"] == row
         assert streamed[row]["model"] == {"name": classifier.name, "digest": classifier.digest}
+
+    rows = [row for row, text in enumerate(TEXTS) if text]  # rows without a text are not evaluated
+    labels = [streamed[row]["label"] for row in rows]
+    figures = evaluated(minilm_dir, [TEXTS[row] for row in rows], labels, tmp_path)
+    assert figures["n"] == len(rows)
+    assert figures["near_tie_margin"] == 2e-3
+    assert figures["near_ties"] < len(rows) / 2
+    assert figures["n"] - round(figures["accuracy"] * figures["n"]) <= figures["near_ties"]

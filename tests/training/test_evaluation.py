@@ -17,6 +17,7 @@ from tests.plugins.answers import answers_of, drawn_logits
 from tests.plugins.models import make_directory
 from training.answers import Answers
 from training.baseline import measure_baseline
+from training.cli.show import show_evaluation
 from training.curves import Curves
 from training.data import Table
 from training.evaluation import Evaluation, evaluate, evaluate_answers, evaluate_table
@@ -168,6 +169,21 @@ def test_served_and_measured_labels_are_the_same(tiny_bert_dir: Path, tmp_path: 
     assert e.accuracy == 1.0
     assert e.truncated == pytest.approx(1 / 5)
     assert e.answers.length_unit == "tokens"
+
+
+def test_texts_between_two_labels_are_counted_as_near_ties(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    p_NL = np.array([[0.5005, 0.4995, 0.0], [0.51, 0.49, 0.0], [0.0, 0.3333, 0.3334], [0.9, 0.05, 0.05]])
+    answers = answers_of(np.log(p_NL + 1e-12), np.array([0, 0, 2, 0]))
+    assert [answers.near_ties(margin) for margin in (2e-3, 2.5e-2)] == [2, 3]
+    monkeypatch.setattr("training.evaluation.answer_table", lambda *_, **__: answers)
+    classifier = Classifier.load(make_directory(tmp_path / "model", content={"task": "free"}), dtype="bfloat16")
+    evaluation = evaluate_table(classifier, Table("rows", list("abcd"), [("x",)] * 4))
+    assert (evaluation.near_ties, evaluation.near_tie_margin) == (3, 2e-2), "bfloat16 rounds by a hundredth"
+    show_evaluation(evaluation, "given")
+    assert "near-ties: 3 rows, whose two best labels are less than 0.02 apart" in capsys.readouterr().out
+    assert evaluation.as_dict()["near_ties"] == 3
 
 
 def test_labels_the_model_lacks_and_folders_without_a_test_file_are_refused(

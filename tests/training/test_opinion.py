@@ -116,6 +116,18 @@ def test_too_few_examples() -> None:
     assert remark.severity == "note", "it is recognised all the same"
 
 
+def test_few_rows_a_label_are_for_learning_from_pairs_unless_that_was_done() -> None:
+    history = make_history((1.1, 1.1, 1.1), (1.1, 1.1, 1.09), (0.3, 0.3, 0.31))
+    few = data({"ham": 20, "news": 25, "spam": 30})
+    found = second_opinion(subject(history=history, data=few))
+    assert only(found, "few-labelled").message == "There are 25 training rows a label"
+    assert "--preset few-shot" in only(found, "few-labelled").fix
+    assert "--preset few-shot" in only(found, "nothing-learned").fix
+    for known in ({"training": {"contrastive_steps": 80}, "data": few}, {"data": data({"ham": 40, "spam": 60})}):
+        codes = {remark.code for remark in second_opinion(subject(history=history, **known))}
+        assert "few-labelled" not in codes
+
+
 def test_a_rare_label_that_is_missed_is_imbalance_and_one_that_is_not_is_nothing() -> None:
     rare = data({"ham": 400, "news": 400, "spam": 40})
     assert "imbalance" not in {remark.code for remark in second_opinion(subject(data=rare))}

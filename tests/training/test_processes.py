@@ -71,6 +71,15 @@ def test_two_processes_give_the_model_of_one(base: Path, tmp_path: Path) -> None
     assert done.stderr.count("epoch 2 of 2") == 1, "only the main process talks"
 
 
+@pytest.mark.parametrize("variable", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
+def test_a_model_in_parts_is_refused_before_anything_is_read(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "true")
+    with pytest.raises(ConfigError, match=f"{variable} is set.*torchrun"):
+        training.fit(tmp_path / "rows.csv", tmp_path / "out")
+
+
 def test_what_several_processes_cannot_do_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     settings = training.FitSettings(gradual_unfreezing=1)

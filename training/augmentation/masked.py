@@ -13,6 +13,7 @@ import torch
 
 from stream_classifier.errors import ConfigError
 from stream_classifier.model.backends.torch import pick_device
+from training.encoder import base_errors, quiet_transformers
 
 __all__ = ["MaskedModel", "word_span"]
 
@@ -36,15 +37,12 @@ class MaskedModel:
 
         if not (path / "config.json").is_file():
             raise ConfigError(f"--masked-model {path}: there is no config.json; give a directory that adapt wrote")
-        try:
+        fix = "give a directory with safetensors weights and a tokenizer"
+        with quiet_transformers(), base_errors(path, option="--masked-model", fix=fix):
             self._tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
             model, loading = AutoModelForMaskedLM.from_pretrained(
                 path, use_safetensors=True, trust_remote_code=False, output_loading_info=True
             )
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError) as error:
-            reason = str(error).strip().split("\n")[0]
-            fix = "give a directory with safetensors weights and a tokenizer"
-            raise ConfigError(f"--masked-model {path}: transformers does not load it ({reason}); {fix}") from error
         if loading["missing_keys"] or not self._tokenizer.is_fast or self._tokenizer.mask_token_id is None:
             problem = "it has no masked-language head, or no fast tokenizer with a mask"
             raise ConfigError(f"--masked-model {path}: {problem}; train one with stream-training adapt")

@@ -12,6 +12,7 @@ import torch
 
 from stream_classifier.errors import ConfigError
 from stream_classifier.model.backends.torch import pick_device
+from training.encoder import base_errors, quiet_transformers
 
 __all__ = ["BackTranslator"]
 
@@ -66,13 +67,10 @@ class _Translator:
 
         if not (path / "config.json").is_file():
             raise ConfigError(f"{option} {path}: there is no config.json; give the directory of a Marian model")
-        try:
+        fix = "give a Marian model with safetensors weights; its tokenizer needs pip install sentencepiece"
+        with quiet_transformers(), base_errors(path, option=option, fix=fix):
             self._tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
             model = AutoModelForSeq2SeqLM.from_pretrained(path, use_safetensors=True, trust_remote_code=False)
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError) as error:
-            reason = str(error).strip().split("\n")[0]
-            fix = "give a Marian model with safetensors weights; its tokenizer needs pip install sentencepiece"
-            raise ConfigError(f"{option} {path}: transformers does not load it ({reason}); {fix}") from error
         self._device = pick_device("auto")
         self._model: Any = model.to(self._device).eval()
         self._max_length = int(getattr(model.config, "max_position_embeddings", 512))

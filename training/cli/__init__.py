@@ -7,6 +7,7 @@ loaded only then.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -53,7 +54,11 @@ def main() -> None:
     except ConfigError as error:
         click.echo(f"error: {error}", err=True)
         code = 2
-    except (StreamClassifierError, OSError) as error:
+    except OSError as error:
+        fix = "; free some space, and give the same command again" if error.errno == errno.ENOSPC else ""
+        click.echo(f"error: {error}{fix}", err=True)
+        code = 1
+    except StreamClassifierError as error:
         click.echo(f"error: {error}", err=True)
         code = 1
     sys.exit(code)

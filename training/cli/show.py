@@ -53,6 +53,11 @@ def show_evaluation(evaluation: Evaluation, rows: str) -> None:
         click.echo(f"accepted {e.coverage:.2%}, of these right {percent(e.precision_at_threshold, 2)}")
     if e.out_of_scope is not None:
         _show_out_of_scope(e.out_of_scope)
+    if e.near_ties:
+        click.echo(
+            f"near-ties: {e.near_ties} rows, whose two best labels are less than {e.near_tie_margin:g} apart; "
+            "rounding decides these, and another batch may get the other label"
+        )
     if e.truncated:
         click.echo(f"{e.truncated:.1%} of the texts are longer than the model reads")
     if e.baseline is not None:

@@ -150,7 +150,12 @@ def _opinion(source: ReportSource) -> Markup | None:
 
 def _remark(severity: str, message: str, fix: str, *, kind: str) -> Markup:
     said = join(tag("span", f"{kind}: ", class_="kind"), f"{message}.")
-    return tag("li", said, tag("span", f"{fix[:1].upper()}{fix[1:]}.", class_="fix"), class_=severity)
+    return tag("li", said, tag("span", f"{_sentence(fix)}.", class_="fix"), class_=severity)
+
+
+def _sentence(text: str) -> str:
+    """It begins with a capital, unless that would misspell a command."""
+    return text if text.startswith("stream-") else f"{text[:1].upper()}{text[1:]}"
 
 
 def _data(source: ReportSource) -> Markup | None:
