@@ -60,12 +60,12 @@ class Health:
 
     def livez(self) -> tuple[int, dict[str, Any]]:
         """(200 or 503, why), for a JSON body."""
-        if not self._pending():
-            self._stalled_since = None
-            return 200, {"status": "alive", "reason": "nothing is pending"}
         if not self._broker_answers():
             self._stalled_since = None
             return 200, {"status": "alive", "reason": "the broker does not answer: a restart would not help"}
+        if not self._pending():
+            self._stalled_since = None
+            return 200, {"status": "alive", "reason": "nothing is pending"}
         now = self._clock()
         if self._stalled_since is None or self._num_deliveries != self._deliveries_then:
             self._stalled_since = now

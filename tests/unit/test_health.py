@@ -56,6 +56,13 @@ def test_delivery_at_the_very_moment_of_a_probe_does_not_hide_a_later_stall(work
     assert worker.livez_after(30) == 503
 
 
+@pytest.mark.parametrize("pending", [True, False])
+def test_a_broker_that_is_away_is_what_it_says_whether_work_was_read_or_not(worker: Worker, pending: bool) -> None:
+    worker.pending, worker.broker_answers = pending, False
+    status, body = worker.health.livez()
+    assert (status, body["reason"]) == (200, "the broker does not answer: a restart would not help")
+
+
 def test_stalled_worker_that_delivers_again_is_alive_again(worker: Worker) -> None:
     worker.pending = True
     assert [worker.livez_after(0), worker.livez_after(100)] == [200, 503]
