@@ -200,6 +200,8 @@ def _print(runs: list[dict[str, Any]]) -> None:
     print_table(f"Faults for {runs[0]['fault_minutes']:g} minutes, seed {runs[0]['seed']}", header, rows)
     for run in runs:
         print(f"exit codes: {json.dumps(run['exits'])}; finished: {run['finished']}; promise kept: {run['kept']}")
+        if run["lost"]:
+            print(f"lost, by source partition and offset: {', '.join(run['lost_at'])}")
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:

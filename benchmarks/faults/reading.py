@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +17,9 @@ from aiokafka.errors import KafkaError
 
 __all__ = ["Outcome", "Tail", "read_back"]
 
-_SILENCE_S = 3.0
+_STUCK_S = 120.0
+"""How long a reader may stand still before a run counts as failed: brokers on a busy machine are slow."""
+_NUM_SHOWN = 20
 
 
 class Tail:
@@ -85,6 +89,7 @@ class Outcome:
         lost: records with neither a result nor a dead letter.
         repeated: results and dead letters too many.
         out_of_order: results that come after the first result of a later record of their source partition.
+        lost_at: the first runs of lost records, as "partition: first offset-last offset".
     """
 
     records: int
@@ -93,6 +98,7 @@ class Outcome:
     lost: int
     repeated: int
     out_of_order: int
+    lost_at: list[str]
 
 
 def read_back(bootstrap: str, sink: str, dead_letter: str | None, *, partitions: int, num_sent: int) -> Outcome:
@@ -116,22 +122,40 @@ def read_back(bootstrap: str, sink: str, dead_letter: str | None, *, partitions:
         repeated += seen[partition][offset]
         seen[partition][offset] = 1
     lost = sum(marks.count(0) for marks in seen)
-    return Outcome(num_sent, results, letters, lost, repeated, disordered)
+    return Outcome(num_sent, results, letters, lost, repeated, disordered, _gaps(seen))
+
+
+def _gaps(seen: list[bytearray]) -> list[str]:
+    runs = (
+        f"{number}: {run.start()}-{run.end() - 1}"
+        for number, marks in enumerate(seen)
+        for run in re.finditer(rb"\0+", marks)
+    )
+    return list(itertools.islice(runs, _NUM_SHOWN))
 
 
 async def _read_all(bootstrap: str, topic: str, partitions: int) -> list[tuple[int, bytes, dict[str, bytes]]]:
-    """All records up to now: read on until nothing came for a while and all readable offsets are passed."""
+    """All committed records there are now: up to the last stable offset of every partition.
+
+    Raises:
+        RuntimeError: nothing more came before the end; what was not read must not count as lost.
+    """
     consumer = _reader(bootstrap)
     await consumer.start()
     found: list[tuple[int, bytes, dict[str, bytes]]] = []
     try:
-        consumer.assign([TopicPartition(topic, number) for number in range(partitions)])
+        at = [TopicPartition(topic, number) for number in range(partitions)]
+        consumer.assign(at)
         await consumer.seek_to_beginning()
-        quiet_since = time.monotonic()
-        while time.monotonic() - quiet_since < _SILENCE_S:
+        ends = await consumer.end_offsets(at)
+        moved_at, before = time.monotonic(), {}
+        while left := {tp: position for tp in at if (position := await consumer.position(tp)) < ends[tp]}:
+            if left != before:
+                moved_at, before = time.monotonic(), left
+            elif time.monotonic() - moved_at > _STUCK_S:
+                raise RuntimeError(f"{topic}: nothing came for {_STUCK_S:g} s at {left}, the ends are {ends}")
             for batch in (await consumer.getmany(timeout_ms=200, max_records=20_000)).values():
                 found += _plain(batch)
-                quiet_since = time.monotonic()
     finally:
         await consumer.stop()
     return found
