@@ -116,6 +116,15 @@ def test_weights_that_claim_to_be_huge_are_refused_before_memory_is_taken(
         read(directory)
 
 
+def test_a_model_without_layers_loads_or_is_refused(plain: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "model"
+    shutil.copytree(plain, directory)
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 0}))
+    with contextlib.suppress(ModelDirectoryError):
+        Classifier.load(directory, device="cpu", dtype="float32", backend="torch")(["a text"])
+
+
 @pytest.mark.parametrize("label", ["a\nb", "a\x1b[2J", "\x00"])
 def test_labels_with_control_characters_are_refused(plain: Path, tmp_path: Path, label: str) -> None:
     directory = tmp_path / "model"

@@ -28,4 +28,5 @@ def test_the_first_quarter_and_single_peaks_do_not_count() -> None:
     start = [10.0, 40.0, 60.0, 90.0]
     assert grown(rss_mib=[*start, *[100.0] * 12]) == set()
     assert grown(latency_p99_ms=[*[100.0] * 14, 9000.0, 100.0]) == set()
-    assert grown(open_files=[*[14.0] * 12, *[15.0] * 4]) == {"open_files"}
+    assert grown(open_files=[*[14.0] * 12, *[16.0] * 4]) == {"open_files"}
+    assert grown(rss_mib=[*[100.0] * 5, 900.0, 100.0, 100.0, *[150.0] * 8]) == {"rss_mib"}

@@ -64,5 +64,7 @@ def read_first_token_only(model: Any) -> bool:
     if type(model).__name__ not in _MODELS or config.is_decoder or config._attn_implementation != "sdpa":
         return False
     layers = model.base_model.encoder.layer
+    if not len(layers):  # what num_hidden_layers = 0 makes
+        return False
     layers[-1] = FirstTokenLayer(layers[-1])
     return True
