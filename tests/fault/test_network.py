@@ -113,10 +113,10 @@ def test_without_any_answer_the_worker_stops_loudly_and_a_restart_finishes(
 def test_a_sink_that_does_not_answer_fills_no_memory_and_makes_no_healthy_worker(
     kafka: ProxiedKafka, start_worker: Callable[..., Worker], unique_name: Callable[[str], str]
 ) -> None:
-    """The broker answers all else. 128 MiB wait in the source, a sixteenth of it may be in flight."""
+    """The broker answers all else. 96 MiB wait in the source, a twelfth of that may be in flight."""
     source = unique_name("source")
     kafka.broker.create_topic(source, partitions=PARTITIONS)
-    kafka.broker.produce(source, [Record(b"%d" % i * 2048, partition=i % PARTITIONS) for i in range(16_384)])
+    kafka.broker.produce(source, [Record(b"x" * 8192, partition=i % PARTITIONS) for i in range(12_288)])
     kafka.proxy.silence(PRODUCE)
     limits = {"max_in_flight_bytes": 8 << 20, "delivery_timeout_s": 20.0, "transaction_timeout_s": 120.0}
     workers = {
@@ -137,7 +137,7 @@ def test_a_sink_that_does_not_answer_fills_no_memory_and_makes_no_healthy_worker
     for delivery, worker in workers.items():
         group = f"{source}.{delivery}"
         worker.wait_for(
-            lambda g=group: sum(kafka.broker.committed(g, source).values()) == 16_384, 120, "done after all"
+            lambda g=group: sum(kafka.broker.committed(g, source).values()) == 12_288, 120, "done after all"
         )
         assert worker.get("/livez")[0] == 200
         assert worker.stop() == 0
