@@ -115,13 +115,12 @@ def _check_loading(subject: str, settings: ModelSettings) -> Iterator[_Outcome]:
 
 
 def _check_routes(subject: str, settings: ClassifierSettings, classifier: Classifier) -> _Outcome:
-    from stream_classifier.config.problems import nearest
+    from stream_classifier.stream.sources import check_routes
 
-    for label in settings.route.label:
-        if label not in classifier.labels:
-            close = nearest(label, classifier.labels)
-            fix = f"did you mean {close!r}?" if close else f"the labels are {', '.join(classifier.labels[:20])}"
-            return _Outcome(f"{subject} routes", False, f"route.label.{label}: the model has no such label; {fix}")
+    try:
+        check_routes(settings, classifier.labels)
+    except ConfigError as error:
+        return _Outcome(f"{subject} routes", False, str(error))
     return _Outcome(f"{subject} routes", True, "all routed labels are the model's")
 
 

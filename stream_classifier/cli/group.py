@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from collections.abc import Mapping
 from typing import Any
@@ -19,8 +20,19 @@ class LazyGroup(click.Group):
     """
 
     def __init__(self, *args: Any, commands_at: Mapping[str, str], **kwargs: Any) -> None:
+        kwargs.setdefault("no_args_is_help", False)  # the help as an error is no line
         super().__init__(*args, **kwargs)
         self._commands_at = commands_at
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in self._commands_at:
+            close = difflib.get_close_matches(name, self._commands_at, n=1)
+            known = f"perhaps {close[0]!r}" if close else f"the commands are {', '.join(self._commands_at)}"
+            ctx.fail(f"there is no command {name!r}, {known}")
+        return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self._commands_at)

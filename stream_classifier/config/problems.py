@@ -175,10 +175,19 @@ def _problem(
     return Problem(
         where=origin.where if origin else "",
         key=key_text(path, tree),
-        value=None if value is schema.MISSING or secret or not path else shown(value),
+        value=None if secret or not path else _seen(details["type"], value, schema.at(root, path).default),
         what=what,
         fix=fix,
     )
+
+
+def _seen(kind: str, value: object, default: object) -> str | None:
+    """The value as a problem shows it. One that was not given may still be refused for what was: the default."""
+    if value is schema.MISSING:
+        return None if kind != "refused" or default is None else f"{shown(default)} (the default)"
+    if kind == "int_type" and isinstance(value, float):
+        return repr(value)  # "1.0": as "1" it would look like the whole number that is asked for
+    return shown(value)
 
 
 def _what_and_fix(details: ErrorDetails, path: Path, value: object, root: schema.Node) -> tuple[str, str]:

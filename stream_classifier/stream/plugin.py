@@ -25,6 +25,7 @@ from faust.web.base import Web
 from mode import ServiceT
 
 from stream_classifier.config import ClassifierSettings, ModelSettings, classifier_from_arguments, model_from_arguments
+from stream_classifier.config.rules import is_loopback
 from stream_classifier.errors import ConfigError, DeliveryError, RecordError
 from stream_classifier.model.protocols import TextModel
 from stream_classifier.observe.metrics import Metrics
@@ -190,6 +191,7 @@ class AppClassifiers:
         )
         app.boot_strategy = _Boot(app.boot_strategy, self)
         app.on_partitions_assigned.connect(self._on_assigned, weak=False)
+        self._guarded = token is not None
         mount(app, self.metrics, self.service.health, token=token)
 
     @classmethod
@@ -246,6 +248,17 @@ class AppClassifiers:
             self.intake.transactions = self.service.use_transactions(conf.id)
         self.app.transport = BatchTransport(conf.broker_consumer, self.app, intake=self.intake)
 
+    def warn_when_open(self) -> None:
+        """The web settings are the user's, and Faust's default is all interfaces: say so once, at start."""
+        conf = self.app.conf
+        if conf.web_enabled and not self._guarded and not is_loopback(conf.web_bind):
+            logger.warning(
+                "the app's web server on %s:%s shows /metrics to whoever reaches it; "
+                'faust.App(…, web_bind="127.0.0.1") keeps it to this machine',
+                conf.web_bind,
+                conf.web_port,
+            )
+
     async def _on_assigned(self, *args: Any, **kwargs: Any) -> None:
         self.service.health.assigned()
 
@@ -282,6 +295,7 @@ class _Boot(BootStrategy):
     def server(self) -> Iterable[ServiceT]:
         self._classifiers.check()
         self._classifiers.install_transport()
+        self._classifiers.warn_when_open()
         app = self._classifiers.app
         services = list(self._inner.server())
         early = [*app.sensors, *(service for service in services if isinstance(service, Web) or service is app.cache)]

@@ -21,7 +21,7 @@ from aiokafka.errors import GroupAuthorizationFailedError, KafkaError
 from mode import Service
 
 from stream_classifier.config import ClassifierSettings, ModelSettings
-from stream_classifier.errors import ConfigError, DeliveryError, ModelError
+from stream_classifier.errors import ConfigError, DeliveryError, ModelDirectoryError, ModelError
 from stream_classifier.model.classifier import Classifier
 from stream_classifier.model.protocols import TextModel, TokenBatch
 from stream_classifier.observe.health import Health
@@ -35,7 +35,7 @@ from stream_classifier.stream.producer import BatchProducer, TransactionalProduc
 from stream_classifier.stream.record_batch import RecordBatch
 from stream_classifier.stream.recovery import Recovery
 from stream_classifier.stream.reporting import MicroBatchMetrics
-from stream_classifier.stream.sources import Loaded, Sourced, readings
+from stream_classifier.stream.sources import Loaded, Sourced, check_routes, readings
 from stream_classifier.stream.topics import connect, prepare_topics
 from stream_classifier.stream.transactions import TransactionAborted, Transactions, transactional_id
 from stream_classifier.stream.transport import BatchConsumer
@@ -190,8 +190,11 @@ class ClassifierService(Service):
         loop = asyncio.get_running_loop()
         try:
             classifier = await loop.run_in_executor(self.threads.inference, load_classifier, settings, model)
-        except BaseException:
+            check_routes(settings, classifier.labels)
+        except BaseException as error:
             self._metrics.model_load(settings.name, success=False)
+            if isinstance(error, ConfigError) and not isinstance(error, ModelDirectoryError):
+                raise ConfigError(f"classifier {settings.name}: {error}") from error
             raise
         self._metrics.model_load(settings.name, success=True)
         self._metrics.model_info(
@@ -338,7 +341,6 @@ def load_classifier(settings: ModelSettings, model: str | TextModel) -> Classifi
     """Load and warm the model of these settings. Blocks: for the inference thread, or a command without a stream."""
     classifier = Classifier.load(
         model,
-        name=settings.name,
         device=settings.device,
         dtype=settings.dtype,
         backend=settings.backend,

@@ -8,12 +8,14 @@ from typing import Any
 
 from stream_classifier import codecs
 from stream_classifier.config import ClassifierSettings, ModelSettings
+from stream_classifier.config.problems import nearest
+from stream_classifier.errors import ConfigError
 from stream_classifier.model.classifier import Classifier
 from stream_classifier.stream.batcher import Batcher
 from stream_classifier.stream.outputs import Route
 from stream_classifier.stream.pipeline import Branch, Reading
 
-__all__ = ["Loaded", "Sourced", "readings"]
+__all__ = ["Loaded", "Sourced", "check_routes", "readings"]
 
 
 @dataclass
@@ -71,3 +73,16 @@ def readings(sourced: Sequence[Sourced]) -> list[Reading]:
         Reading(group[0].codec, tuple(Branch(x.route, x.loaded.classifier, x.loaded.batcher) for x in group))
         for group in groups.values()
     ]
+
+
+def check_routes(settings: ModelSettings, labels: Sequence[str]) -> None:
+    """Refuse a route by a label that the model has not: nothing would ever take it.
+
+    Raises:
+        ConfigError: the label, and the one that was probably meant.
+    """
+    for label in settings.route.label if isinstance(settings, ClassifierSettings) else ():
+        if label not in labels:
+            close = nearest(label, labels)
+            fix = f"did you mean {close!r}?" if close else f"the labels are {', '.join(labels[:20])}"
+            raise ConfigError(f"route.label.{label}: the model has no such label; {fix}")

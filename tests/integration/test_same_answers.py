@@ -48,7 +48,7 @@ def test_stream_command_line_evaluation_and_classifier_agree(
     tmp_path: Path,
 ) -> None:
     settings = {"dtype": "float32", "top_k": -1, "threshold": 0.5}
-    classifier = Classifier.load(minilm_dir, name="topics", **settings)
+    classifier = Classifier.load(minilm_dir, **settings)
     expected = [prediction.as_dict() for prediction in classifier(TEXTS)]
     assert expected[-1]["truncated"]
 
@@ -83,7 +83,8 @@ def test_stream_command_line_evaluation_and_classifier_agree(
         compare(classified[row], prediction, 1e-4)
         compare(strict[row], {**prediction, "decision": "uncertain"}, 1e-4)
         assert streamed[row]["source"]["offset"] == row
-        assert streamed[row]["model"] == {"name": classifier.name, "digest": classifier.digest}
+        for result in (streamed[row], strict[row], classified[row]):
+            assert result["model"] == {"name": minilm_dir.name, "digest": classifier.digest}
 
     rows = [row for row, text in enumerate(TEXTS) if text]  # rows without a text are not evaluated
     labels = [streamed[row]["label"] for row in rows]

@@ -84,8 +84,12 @@ def test_the_package_can_be_run_as_a_module() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nope"], "No such command 'nope'"),
-        (["run"], "Missing argument 'FILE'"),
+        ([], "Missing command; see stream-classifier --help"),
+        (["config"], "Missing command; see stream-classifier config --help"),
+        (["chek"], "there is no command 'chek', perhaps 'check'; see stream-classifier --help"),
+        (["nope"], "there is no command 'nope', the commands are run, demo, classify"),
+        (["config", "shw"], "there is no command 'shw', perhaps 'show'; see stream-classifier config --help"),
+        (["run"], "Missing argument 'FILE'; see stream-classifier run --help"),
         (["run", "no-such.toml"], "no-such.toml: there is no such file; give the path of a TOML file"),
         (["config", "show", "no-such.toml"], "no-such.toml: there is no such file"),
         (

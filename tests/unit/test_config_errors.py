@@ -54,6 +54,7 @@ def refused(tmp_path: Path, text: str, *overrides: str, **environ: str) -> str:
         # types
         (ID, "id = 3", "2: app.id = 3: must be a string; put it in quotes"),
         (APP, APP + '\nsession_timeout_s = "10"', '3: app.session_timeout_s = "10": must be a number; remove the quotes: 10'),
+        (APP, APP + "\nmax_in_flight_records = 1.0", "3: app.max_in_flight_records = 1.0: must be a whole number; "),
         (APP, APP + "\nmax_in_flight_records = 1.5", "3: app.max_in_flight_records = 1.5: must be a whole number; "),
         (APP, APP + "\nmax_in_flight_records = true", "3: app.max_in_flight_records = true: must be a whole number; "),
         (APP, APP + "\ncreate_topics = 1", "3: app.create_topics = 1: must be true or false; write true or false"),
@@ -105,7 +106,7 @@ def refused(tmp_path: Path, text: str, *overrides: str, **environ: str) -> str:
         (APP, APP + "\ndrain_timeout_s = 10", "3: app.drain_timeout_s = 10: must be less than session_timeout_s, which is 10"),
         (APP, APP + "\nsession_timeout_s = 30", "3: app.session_timeout_s = 30: must be at most rebalance_timeout_s, which is 20"),
         (APP, APP + "\nmax_in_flight_records = 255", "must be at most app.max_in_flight_records, which is 255"),
-        (APP, APP + "\nmax_in_flight_records = 10", "classifier.intent.batch.max_records: must be at most app.max_in_flight_records"),
+        (APP, APP + "\nmax_in_flight_records = 10", "classifier.intent.batch.max_records = 256 (the default): must be at most app.max_in_flight_records"),
         (CLASSIFIER, CLASSIFIER + '\n[web]\nhost = "0.0.0.0"', "11: web.host = \"0.0.0.0\": a token is required when"),
         (CLASSIFIER, CLASSIFIER + '\n[web]\ntoken_file = "nope"', "11: web.token_file = \"nope\": the file cannot be read"),
         (BROKER, 'broker = "embedded"\ndelivery = "exactly_once"', "app.delivery = \"exactly_once\": the embedded broker has no transactions"),

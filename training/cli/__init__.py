@@ -44,8 +44,8 @@ def main() -> None:
     try:
         code = cli.main(prog_name="stream-training", standalone_mode=False) or 0
     except click.ClickException as error:
-        error.show()
-        code = error.exit_code
+        click.echo(f"error: {_one_line(error)}", err=True)
+        code = 2
     except (click.Abort, KeyboardInterrupt) as error:  # click makes an Abort of what it catches
         cause = error.__cause__ if isinstance(error, click.Abort) else error
         signum = getattr(cause, "signum", signal.SIGINT)
@@ -72,6 +72,7 @@ def main() -> None:
         "stream-training thresholds models/intent validation.csv --precision 0.95",
     ),
     context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=False,
 )
 @click.version_option(package_name="stream-classifier")
 def cli() -> None:
@@ -94,6 +95,13 @@ for _module in (
     thresholds,
 ):
     cli.add_command(_module.command)
+
+
+def _one_line(error: click.ClickException) -> str:
+    """What is wrong with the arguments, and where the right ones are listed."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    message = " ".join(error.format_message().split()).rstrip(".")
+    return message if context is None else f"{message}; see {context.command_path} --help"
 
 
 def _terminate(signum: int, frame: object) -> None:
