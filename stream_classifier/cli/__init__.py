@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         abandon_stdout()
         return 0
     except click.ClickException as error:
-        return _refuse(f"{error.format_message().rstrip(chr(46))}{_usage_hint(error)}")
+        return _refuse(f"{error.format_message().rstrip('.')}{_usage_hint(error)}")
     except ConfigError as error:
         return _refuse(str(error))
     except StreamClassifierError as error:

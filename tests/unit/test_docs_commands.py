@@ -82,14 +82,19 @@ def _words(line: str) -> tuple[dict[str, str], list[str]]:
     return environ, words
 
 
-def _parsed(command: click.Command, name: str, arguments: Sequence[str]) -> click.Context:
+def _parsed(
+    command: click.Command, name: str, arguments: Sequence[str], parent: click.Context | None = None
+) -> click.Context:
     """As click parses it before it calls anything: options known, values of their types, nothing missing."""
-    context = command.make_context(name, list(arguments))
-    if isinstance(command, click.Group):
-        _, inner, rest = command.resolve_command(context, [*context._protected_args, *context.args])
-        assert inner is not None
-        return _parsed(inner, inner.name or "", rest)
-    return context
+    context = command.make_context(name, list(arguments), parent=parent)
+    if not isinstance(command, click.Group):
+        return context
+    words = [*context._protected_args, *context.args]
+    if not words:
+        raise click.exceptions.NoArgsIsHelpError(context)
+    _, inner, rest = command.resolve_command(context, words)
+    assert inner is not None
+    return _parsed(inner, inner.name or "", rest, context)
 
 
 COMMANDS = shown()
