@@ -115,8 +115,8 @@ def _member(broker: Broker, topic: str, group: str) -> Iterator[Any]:
 
 def _read(consumer: Any, count: int) -> list[int]:
     values: list[int] = []
-    for _ in range(200):
-        for batch in consumer.poll(timeout_ms=200).values():
+    for _ in range(90):
+        for batch in consumer.poll(timeout_ms=1000).values():
             values += [int(record.value) for record in batch]
         if len(values) >= count:
             return values

@@ -200,8 +200,8 @@ def test_the_teachers_word_decides_where_labels_count_nothing(teacher: Path, dat
         for weight in (0.0, 1.0)
     }
 
-    assert agreement[0.0] > 0.75
-    assert agreement[1.0] <= 0.5
+    assert agreement[0.0] > 0.7
+    assert agreement[1.0] < agreement[0.0] - 0.15
 
 
 def test_hidden_states_and_unlabelled_texts_take_part(teacher: Path, data: Path, tmp_path: Path) -> None:
