@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 from benchmarks import models, texts
 from benchmarks.agreement import agreement, softmax
 from benchmarks.quiet import Disturbance
-from benchmarks.report import environment, print_table, summary, write
+from benchmarks.report import environment, exit_with, print_table, summary, write
 
 CONTENDERS = (("torch", "float32"), ("torch", "bfloat16"), ("openvino", "float32"), ("openvino", "bfloat16"))
 REFERENCE = "torch float32"
@@ -129,4 +128,4 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with("benchmarks.backends", main)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -28,7 +27,7 @@ from benchmarks.agreement import agreement
 from benchmarks.contender import run_ours
 from benchmarks.kafka import Kafka, apache_kafka
 from benchmarks.quiet import Disturbance, wait_for_quiet
-from benchmarks.report import environment, print_table, summary, verdict, write
+from benchmarks.report import environment, exit_with, print_table, summary, verdict, write
 
 THREADS = 2
 TARGET_RATIO = 8.0
@@ -217,4 +216,4 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with("benchmarks.engine", main)

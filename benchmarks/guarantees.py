@@ -8,13 +8,12 @@ Beside both, in the same run, a stock Faust agent at least once, as in stream.py
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 from benchmarks.contender import run_ours
 from benchmarks.kafka import PARTITIONS, Kafka, apache_kafka
-from benchmarks.report import environment, print_table, summary, verdict, write
+from benchmarks.report import environment, exit_with, print_table, summary, verdict, write
 from benchmarks.stream import records_of, run_peer
 
 CLASSIFIER = 'model = "null"\nthreshold = 0.75\nbatch = { max_records = 512 }'
@@ -77,4 +76,4 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with("benchmarks.guarantees", main)

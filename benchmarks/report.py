@@ -7,13 +7,16 @@ import os
 import platform
 import statistics
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-__all__ = ["environment", "median", "print_table", "spread", "summary", "verdict", "write"]
+from stream_classifier.errors import StreamClassifierError
+
+__all__ = ["environment", "exit_with", "median", "print_table", "spread", "summary", "verdict", "write"]
 
 RESULTS = Path(__file__).parent / "results"
 _ROOT = Path(__file__).parents[1]
@@ -59,6 +62,15 @@ def summary(runs: Sequence[Mapping[str, Any]], *keys: str) -> dict[str, Any]:
         "median": {key: median(run[key] for run in runs) for key in keys},
         "spread": {key: round(spread(run[key] for run in runs), 3) for key in keys},
     }
+
+
+def exit_with(name: str, main: Callable[[], int]) -> NoReturn:
+    """End the process with what `main` returns; what its user can mend is one line, and exit code 2."""
+    try:
+        sys.exit(main())
+    except StreamClassifierError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def verdict(value: float, limit: float, *, at_least: bool) -> str:

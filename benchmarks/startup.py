@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.quiet import wait_for_quiet
-from benchmarks.report import environment, print_table, summary, verdict, write
+from benchmarks.report import environment, exit_with, print_table, summary, verdict, write
 
 TARGET_IMPORT_MS = 60.0
 TARGET_HELP_MS = 300.0
@@ -85,4 +85,4 @@ def _print(result: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with("benchmarks.startup", main)

@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.contender import run_ours, timed
 from benchmarks.kafka import PARTITIONS, Kafka, apache_kafka
-from benchmarks.report import environment, print_table, spread, summary, verdict, write
+from benchmarks.report import environment, exit_with, print_table, spread, summary, verdict, write
 
 OURS = 'model = "null"\nthreshold = 0.75\nbatch = { max_records = 1000 }'
 """A model that costs nothing gains from micro-batches as large as the record batches."""
@@ -179,4 +179,4 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with("benchmarks.stream", main)

@@ -32,8 +32,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from benchmarks.accuracy.sets import SETS
 from benchmarks.quiet import Disturbance
-from benchmarks.report import environment, print_table, summary, verdict, write
-from stream_classifier.errors import StreamClassifierError
+from benchmarks.report import environment, exit_with, print_table, summary, verdict, write
 from training.encoder import default_base, load_encoder, quiet_transformers
 from training.fine_tuning import fine_tune
 from training.interrupts import Interrupts
@@ -233,8 +232,4 @@ def _print(result: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except StreamClassifierError as error:
-        print(f"benchmarks: {error}", file=sys.stderr)
-        sys.exit(2)
+    exit_with("benchmarks.training_speed", main)

@@ -15,8 +15,7 @@ import sys
 from benchmarks.accuracy.cells import cell_path, find_cells, run_cell
 from benchmarks.accuracy.sets import SETS
 from benchmarks.accuracy.table import PAGE, render
-from benchmarks.report import environment
-from stream_classifier.errors import StreamClassifierError
+from benchmarks.report import environment, exit_with
 from training.presets import PRESETS
 
 __all__ = ["main"]
@@ -51,8 +50,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except StreamClassifierError as error:
-        print(f"benchmarks: {error}", file=sys.stderr)
-        sys.exit(2)
+    exit_with("benchmarks.accuracy", main)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 from benchmarks.accuracy.sets import folder_of
-from benchmarks.report import RESULTS, environment
-from stream_classifier.errors import StreamClassifierError
+from benchmarks.report import RESULTS, environment, exit_with
 from stream_classifier.model.calibration import SINGLE_LABEL, Calibration
 from training.data import Columns, label_targets, labels_of
 from training.folds import FrozenFolds, assign_folds
@@ -108,8 +106,4 @@ def _average_precision(wrong_N: NDArray[np.bool_], scores_N: NDArray[np.float64]
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except StreamClassifierError as error:
-        print(f"benchmarks: {error}", file=sys.stderr)
-        sys.exit(2)
+    exit_with("benchmarks.accuracy.label_review", main)

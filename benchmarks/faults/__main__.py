@@ -15,7 +15,6 @@ import json
 import logging
 import os
 import shlex
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -28,9 +27,8 @@ from benchmarks.faults.fleet import Fleet, Launch
 from benchmarks.faults.load import Load
 from benchmarks.faults.reading import Tail, read_back
 from benchmarks.kafka import kafka_script
-from benchmarks.report import environment, print_table, write
+from benchmarks.report import environment, exit_with, print_table, write
 from stream_classifier.broker import free_port
-from stream_classifier.errors import StreamClassifierError
 from tests.plugins.brokers import Broker
 from tests.plugins.network import ProxiedKafka
 
@@ -234,8 +232,4 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except StreamClassifierError as error:
-        print(f"benchmarks.faults: {error}", file=sys.stderr)
-        sys.exit(2)
+    exit_with("benchmarks.faults", main)

@@ -11,7 +11,6 @@ with its own key, headers, timestamp and, in a dead letter, value.
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -19,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.kafka import kafka_script
-from benchmarks.report import environment, print_table, write
-from stream_classifier.errors import StreamClassifierError
+from benchmarks.report import environment, exit_with, print_table, write
 from tests.plugins.brokers import ApacheKafka, Broker
 from tests.plugins.models import make_directory
 from tests.plugins.poison import MAX_GROWN_MIB, Outcome, campaign, poison
@@ -124,8 +122,4 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except StreamClassifierError as error:
-        print(f"benchmarks.faults.poison: {error}", file=sys.stderr)
-        sys.exit(2)
+    exit_with("benchmarks.faults.poison", main)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 import threading
 import time
@@ -28,9 +27,8 @@ from benchmarks.faults.reading import Tail
 from benchmarks.faults.soak_plot import plot
 from benchmarks.kafka import PARTITIONS, Kafka, apache_kafka
 from benchmarks.quiet import Disturbance, cpu_seconds
-from benchmarks.report import environment, median, print_table, write
+from benchmarks.report import environment, exit_with, median, print_table, write
 from benchmarks.stream import records_of
-from stream_classifier.errors import StreamClassifierError
 from tests.plugins.workers import Worker, free_port
 
 GUARANTEES = ("at_least_once", "exactly_once")
@@ -241,8 +239,4 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except StreamClassifierError as error:
-        print(f"benchmarks.faults.soak: {error}", file=sys.stderr)
-        sys.exit(2)
+    exit_with("benchmarks.faults.soak", main)

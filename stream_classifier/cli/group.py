@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Mapping
 from typing import Any
@@ -29,8 +28,10 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in self._commands_at:
-            close = difflib.get_close_matches(name, self._commands_at, n=1)
-            known = f"perhaps {close[0]!r}" if close else f"the commands are {', '.join(self._commands_at)}"
+            from stream_classifier.config.problems import nearest
+
+            close = nearest(name, self._commands_at)
+            known = f"perhaps {close!r}" if close else f"the commands are {', '.join(self._commands_at)}"
             ctx.fail(f"there is no command {name!r}, {known}")
         return super().resolve_command(ctx, args)
 

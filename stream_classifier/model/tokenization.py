@@ -59,13 +59,15 @@ class TextTokenizer:
             raise ModelDirectoryError(path, problem, "give the model's own max_length or max_position_embeddings")
         self._tokenizer.enable_truncation(max_length)
         self.max_length = max_length
-        largest_id = max([*self._tokenizer.get_vocab(with_added_tokens=True).values(), *self._probed_ids(path)])
+        largest_id = max(
+            [*self._tokenizer.get_vocab(with_added_tokens=True).values(), *self._probed_ids(path)], default=-1
+        )
         if vocab_size is not None and largest_id >= vocab_size:
             problem = f"it makes token ids up to {largest_id}, the model has {vocab_size} embeddings"
             raise ModelDirectoryError(path, problem, "save the tokenizer that the model was trained with")
 
     def _probed_ids(self, path: Path) -> list[int]:
-        """The ids of a text without known characters, and -1.
+        """The ids of a text without known characters.
 
         A file names its special tokens and the unknown one apart from the vocabulary. One that names them wrong would
         fail at the first text only.
@@ -76,7 +78,7 @@ class TextTokenizer:
         except Exception as error:  # as above
             problem = f"it fails on a text of unknown characters ({error})"
             raise ModelDirectoryError(path, problem, "save the tokenizer that the model was trained with") from error
-        return [-1, *ids]
+        return ids
 
     def encode(self, texts: Sequence[str]) -> TokenBatch:
         """The token ids of `texts`; an empty text is its special tokens.
