@@ -313,7 +313,20 @@ class BatchConsumer(driver.Consumer):
         if not self._draining:
             self.drop(self.watermark.partitions)
         await super().perform_seek()
+        await self._seek_uncommitted()
         self._expected = {TopicPartition(*tp): read for tp, read in self._read_offset.items() if read is not None}
+
+    async def _seek_uncommitted(self) -> None:
+        """Go back to the beginning of batch partitions of which nothing is committed.
+
+        aiokafka's seek to committed offsets leaves those where they are: behind what was fetched during a rebalance and
+        thrown away, so that it would never be read.
+        """
+        if self.app.conf.consumer_auto_offset_reset == "earliest":
+            read = self._read_offset
+            uncommitted = [tp for tp in self.assignment() if tp.topic in self.intake.topics and not read[tp]]
+            if uncommitted:
+                await self._thread.seek_to_beginning(*map(driver.ensure_aiokafka_TP, uncommitted))
 
     async def on_stop(self) -> None:
         await self._let_go(self.watermark.partitions, self.intake.drain_timeout_s)

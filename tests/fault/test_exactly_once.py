@@ -179,8 +179,6 @@ def test_readers_do_not_wait_for_the_transaction_of_a_dead_worker_to_time_out(eo
     eos.assert_one_each(20_000)
 
 
-# A known fault: now and then the worker is assigned its partitions again and then reads nothing for a minute and more.
-@pytest.mark.xfail(strict=False, reason="known: reading again after a take-over sometimes stands still")
 def test_a_worker_whose_transactions_were_taken_over_reads_again_and_repeats_nothing(eos: Scene) -> None:
     total = 20_000
     eos.fill(total // 2)

@@ -98,3 +98,26 @@ async def test_a_batch_still_in_the_agents_queue_holds_nothing_up(consumer: Cons
     assert consumer.commits == [{TP: 10}]
     assert queued.span.dropped
     assert consumer.drained_in_time
+
+
+@pytest.mark.parametrize(("offset_reset", "begun_anew"), [("earliest", [0, 2]), ("latest", [])])
+async def test_a_seek_takes_partitions_without_a_committed_offset_back_to_their_beginning(
+    consumer: Consumer, monkeypatch: pytest.MonkeyPatch, offset_reset: str, begun_anew: list[int]
+) -> None:
+    """Records fetched in a rebalance are thrown away, and aiokafka's own seek leaves these partitions behind them."""
+    committed = {types.TP("texts", 0): None, types.TP("texts", 1): 7, types.TP("texts", 2): 0}
+    changelog = {types.TP("app-table-changelog", 0): None}
+    begun: list[int] = []
+
+    async def seek_to_committed() -> dict[Any, int | None]:
+        return {**committed, **changelog}
+
+    async def seek_to_beginning(*partitions: Any) -> None:
+        begun.extend(partition.partition for partition in partitions)
+
+    monkeypatch.setattr(consumer._thread, "seek_to_committed", seek_to_committed)
+    monkeypatch.setattr(consumer._thread, "seek_to_beginning", seek_to_beginning)
+    monkeypatch.setattr(consumer, "assignment", lambda: {*committed, *changelog})
+    consumer.app.conf.consumer_auto_offset_reset = offset_reset
+    await consumer.perform_seek()
+    assert sorted(begun) == begun_anew
