@@ -150,10 +150,15 @@ def _save_tokenizer(path: Path, family: str) -> tuple[int, dict[str, int]]:
         ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     else:
         special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        tokenizer.train_from_iterator(_CORPUS, trainers.WordPieceTrainer(vocab_size=300, special_tokens=special))
+        normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+        text = normalizer.normalize_str(" ".join(_CORPUS))
+        words = sorted({word for word, _ in splitter.pre_tokenize_str(text)})
+        letters = sorted({letter for word in words for letter in word})
+        # Written out, not trained: WordPieceTrainer breaks ties by chance, and no two runs had the same model.
+        vocabulary = dict.fromkeys([*special, *letters, *(f"##{letter}" for letter in letters), *words])
+        vocab = {token: i for i, token in enumerate(vocabulary)}
+        tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
+        tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
         pad, unk, cls, sep, mask = special
         tokenizer.post_processor = processors.BertProcessing((sep, 3), (cls, 2))
         ids = {"pad_token_id": 0}
