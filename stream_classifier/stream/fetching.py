@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import aiokafka
@@ -68,6 +68,11 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
             max_records=min(limits) if limits else None,
         )
         return cast("Mapping[TP, list[Any]]", fetched)
+
+    async def end_offsets(self, partitions: Sequence[TP]) -> Mapping[TP, int]:
+        """Behind the last record of each that may be read: records of open transactions come later."""
+        found = await self.call_thread(self._ensure_consumer().end_offsets, partitions)
+        return {tp: found[tp] for tp in partitions}
 
     def rejoin(self) -> None:
         """Join the group anew: all partitions are let go of, and read from their committed offsets again."""

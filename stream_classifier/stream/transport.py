@@ -317,16 +317,21 @@ class BatchConsumer(driver.Consumer):
         self._expected = {TopicPartition(*tp): read for tp, read in self._read_offset.items() if read is not None}
 
     async def _seek_uncommitted(self) -> None:
-        """Go back to the beginning of batch partitions of which nothing is committed.
+        """Go to where batch partitions begin of which nothing is committed: the same place at each assignment.
 
         aiokafka's seek to committed offsets leaves those where they are: behind what was fetched during a rebalance and
-        thrown away, so that it would never be read.
+        thrown away, so that it would never be read. Where they begin at the end, that end is committed at once.
         """
-        if self.app.conf.consumer_auto_offset_reset == "earliest":
-            read = self._read_offset
-            uncommitted = [tp for tp in self.assignment() if tp.topic in self.intake.topics and not read[tp]]
-            if uncommitted:
-                await self._thread.seek_to_beginning(*map(driver.ensure_aiokafka_TP, uncommitted))
+        read = self._read_offset
+        uncommitted = [tp for tp in self.assignment() if tp.topic in self.intake.topics and not read[tp]]
+        from_end = self.app.conf.consumer_auto_offset_reset == "latest"
+        new = [tp for tp in uncommitted if from_end and read[tp] is None]
+        if beginning := [driver.ensure_aiokafka_TP(tp) for tp in uncommitted if tp not in new]:
+            await self._thread.seek_to_beginning(*beginning)
+        if new:
+            ends = await self._thread.end_offsets(new)
+            await self._thread.seek_wait(ends)
+            await self._thread.commit(ends)
 
     async def on_stop(self) -> None:
         await self._let_go(self.watermark.partitions, self.intake.drain_timeout_s)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 from kafka.admin import NewPartitions
 
+from tests.fault.test_broker_faults import offsets_seen
 from tests.fault.test_exactly_once import PARTITIONS, Scene, delivered
 from tests.plugins.brokers import Broker, Record
 from tests.plugins.workers import Worker
@@ -70,6 +71,23 @@ def test_partitions_added_to_the_source_are_read(scene: Scene, delivery: str) ->
     assert len(new) == 400
     assert f"{source} has grown" in worker.log
     assert worker.stop() == 0
+
+
+@GUARANTEES
+def test_a_group_that_begins_at_the_end_keeps_where_it_began(scene: Scene, delivery: str) -> None:
+    """What comes after the first assignment is classified, though the worker died before it had read anything."""
+    scene.fill(400)
+    worker = scene.start(delivery=delivery, offset_reset="latest")
+    begun = dict.fromkeys(range(PARTITIONS), 100)
+    worker.wait_for(lambda: scene.broker.committed(scene.group, scene.source) == begun, 60, "given its beginning")
+    worker.kill()
+    scene.fill(800, start=400)
+    worker = scene.start(delivery=delivery, offset_reset="latest")
+    scene.wait_for_results(400, worker)
+    assert worker.stop() == 0
+    places = sorted(offsets_seen(scene.broker, f"{scene.source}.results"))
+    assert places == [(partition, offset) for partition in range(PARTITIONS) for offset in range(100, 200)]
+    assert scene.broker.committed(scene.group, scene.source) == dict.fromkeys(range(PARTITIONS), 200)
 
 
 @GUARANTEES

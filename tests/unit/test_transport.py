@@ -100,14 +100,15 @@ async def test_a_batch_still_in_the_agents_queue_holds_nothing_up(consumer: Cons
     assert consumer.drained_in_time
 
 
-@pytest.mark.parametrize(("offset_reset", "begun_anew"), [("earliest", [0, 2]), ("latest", [])])
-async def test_a_seek_takes_partitions_without_a_committed_offset_back_to_their_beginning(
-    consumer: Consumer, monkeypatch: pytest.MonkeyPatch, offset_reset: str, begun_anew: list[int]
+@pytest.mark.parametrize(("offset_reset", "beginning", "end"), [("earliest", [0, 2], {}), ("latest", [2], {0: 9})])
+async def test_a_seek_takes_partitions_without_a_committed_offset_back_to_where_they_begin(
+    consumer: Consumer, monkeypatch: pytest.MonkeyPatch, offset_reset: str, beginning: list[int], end: dict[int, int]
 ) -> None:
     """Records fetched in a rebalance are thrown away, and aiokafka's own seek leaves these partitions behind them."""
     committed = {types.TP("texts", 0): None, types.TP("texts", 1): 7, types.TP("texts", 2): 0}
     changelog = {types.TP("app-table-changelog", 0): None}
     begun: list[int] = []
+    calls: list[tuple[str, dict[int, int]]] = []
 
     async def seek_to_committed() -> dict[Any, int | None]:
         return {**committed, **changelog}
@@ -115,9 +116,22 @@ async def test_a_seek_takes_partitions_without_a_committed_offset_back_to_their_
     async def seek_to_beginning(*partitions: Any) -> None:
         begun.extend(partition.partition for partition in partitions)
 
+    async def end_offsets(partitions: Any) -> dict[Any, int]:
+        return dict.fromkeys(partitions, 9)
+
+    def keep(name: str) -> Any:
+        async def called(offsets: Any) -> None:
+            calls.append((name, {tp.partition: offset for tp, offset in offsets.items()}))
+
+        return called
+
     monkeypatch.setattr(consumer._thread, "seek_to_committed", seek_to_committed)
     monkeypatch.setattr(consumer._thread, "seek_to_beginning", seek_to_beginning)
+    monkeypatch.setattr(consumer._thread, "end_offsets", end_offsets)
+    monkeypatch.setattr(consumer._thread, "seek_wait", keep("seek"))
+    monkeypatch.setattr(consumer._thread, "commit", keep("commit"))
     monkeypatch.setattr(consumer, "assignment", lambda: {*committed, *changelog})
     consumer.app.conf.consumer_auto_offset_reset = offset_reset
     await consumer.perform_seek()
-    assert sorted(begun) == begun_anew
+    assert sorted(begun) == beginning
+    assert calls == ([("seek", end), ("commit", end)] if end else [])
