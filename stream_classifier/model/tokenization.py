@@ -14,12 +14,18 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from stream_classifier.errors import ModelDirectoryError
 from stream_classifier.model.protocols import TokenBatch
 
 __all__ = ["TextTokenizer", "without_surrogates"]
+
+_HEAD_CHARS_PER_TOKEN = 32
+"""A text with more characters than this for each token kept is not tokenized as a whole, if its head will do."""
+
+_SETTLED_WORDS = 64
+"""So many words behind what is kept, the end of a head cannot change it: not a word cut in two, nor a longer token."""
 
 _UNKNOWN = "\ue000 \ue000\U0010ffff"
 """Of private use: in nobody's vocabulary."""
@@ -59,6 +65,7 @@ class TextTokenizer:
             raise ModelDirectoryError(path, problem, "give the model's own max_length or max_position_embeddings")
         self._tokenizer.enable_truncation(max_length)
         self.max_length = max_length
+        self._head_chars = max_length * _HEAD_CHARS_PER_TOKEN
         largest_id = max(
             [*self._tokenizer.get_vocab(with_added_tokens=True).values(), *self._probed_ids(path)], default=-1
         )
@@ -83,13 +90,12 @@ class TextTokenizer:
     def encode(self, texts: Sequence[str]) -> TokenBatch:
         """The token ids of `texts`; an empty text is its special tokens.
 
-        Lone surrogates, which a Python string can hold and UTF-8 cannot, become U+FFFD.
+        Lone surrogates, which a Python string can hold and UTF-8 cannot, become U+FFFD. Of a text much longer than
+        `max_length` only the head is read where that gives the same ids: ten megabytes take seconds and a gigabyte.
         """
-        with _panics_are_errors():
-            try:
-                encodings = self._tokenizer.encode_batch_fast(texts if isinstance(texts, list) else list(texts))
-            except (TypeError, UnicodeEncodeError):
-                encodings = self._tokenizer.encode_batch_fast([without_surrogates(text) for text in texts])
+        heads = {i: self._head(text) for i, text in enumerate(texts) if len(text) > self._head_chars}
+        whole = iter(self._encodings([text for i, text in enumerate(texts) if heads.get(i) is None]))
+        encodings = [next(whole) if (head := heads.get(i)) is None else head for i in range(len(texts))]
         ids = [encoding.ids for encoding in encodings]
         offsets = np.zeros(len(ids) + 1, dtype=np.int32)
         lengths = np.fromiter(map(len, ids), dtype=np.int32, count=len(ids))
@@ -99,6 +105,28 @@ class TextTokenizer:
         for i in np.flatnonzero(truncated):  # a text of just max_length tokens is whole
             truncated[i] = bool(encodings[i].overflowing)
         return TokenBatch(flat, offsets, truncated)
+
+    def _head(self, text: str) -> Encoding | None:
+        """The encoding of the text, of its head alone; None if what is kept could depend on the rest."""
+        (encoding,) = self._encodings([text[: self._head_chars]], with_words=True)
+        if not encoding.overflowing:
+            return None
+        kept, seen = _last_word(encoding), _last_word(encoding.overflowing[-1])
+        return encoding if seen - kept >= _SETTLED_WORDS else None
+
+    def _encodings(self, texts: list[str], *, with_words: bool = False) -> list[Encoding]:
+        encode = self._tokenizer.encode_batch if with_words else self._tokenizer.encode_batch_fast
+        with _panics_are_errors():
+            try:
+                encodings: list[Encoding] = encode(texts)
+            except (TypeError, UnicodeEncodeError):
+                encodings = encode([without_surrogates(text) for text in texts])
+        return encodings
+
+
+def _last_word(encoding: Encoding) -> int:
+    """The number of the word that the last token belongs to, from the text's beginning; special tokens aside."""
+    return max((word for word in encoding.word_ids if word is not None), default=0)
 
 
 @contextmanager

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from stream_classifier.errors import ModelDirectoryError
 from stream_classifier.model.tokenization import TextTokenizer, without_surrogates
-from tests.plugins.models import TEXTS
+from tests.plugins.models import TEXTS, make_directory
 
 PANICS = {
     "type": "BPE",
@@ -80,6 +80,51 @@ def test_longer_text_is_cut_and_marked_a_fitting_one_is_not(path: Path) -> None:
     assert fitting.encode([long]).truncated_N.tolist() == [False]
     assert short.encode([long, "a"]).truncated_N.tolist() == [True, False]
     assert _ids(short, long)[-1] == _ids(fitting, long)[-1]
+
+
+@pytest.fixture(scope="module", params=["bert", "roberta", "albert"])
+def tokenizer_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """WordPiece, byte-level BPE and Unigram."""
+    return make_directory(tmp_path_factory.mktemp("family") / request.param, family=request.param) / "tokenizer.json"
+
+
+@given(
+    units=st.lists(
+        st.sampled_from(["the bank's ", "naïve", "東京", "a", " ", "\n", "[MASK]", "e\u0301", "🙂\u200d"]), min_size=1
+    ),
+    length=st.integers(512, 3000),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_the_head_of_a_long_text_gives_the_ids_of_the_whole(
+    tokenizer_file: Path, units: list[str], length: int
+) -> None:
+    tokenizer, plain = TextTokenizer(tokenizer_file, max_length=16), Tokenizer.from_file(str(tokenizer_file))
+    plain.enable_truncation(16)
+    text = ("".join(units) * length)[:length]
+    assert len(text) >= tokenizer._head_chars
+
+    assert _ids(tokenizer, f"  {text}") == plain.encode(f"  {text}").ids
+    assert _ids(tokenizer, text) == plain.encode(text).ids
+
+
+@pytest.mark.parametrize(("unit", "settled"), [("the film ", True), ("東京", True), ("a", False), (" ", False)])
+def test_of_a_long_text_only_the_head_is_read_where_it_says_all(path: Path, unit: str, settled: bool) -> None:
+    tokenizer = TextTokenizer(path, max_length=16)
+    long = unit * 100_000
+    batch = tokenizer.encode(["one", long, "two", long[: tokenizer._head_chars]])
+
+    assert (tokenizer._head(long) is not None) == settled
+    assert batch.truncated_N.tolist() == [False, settled, False, settled]
+    assert _ids(tokenizer, "two") == batch.input_ids_T[batch.offsets[2] : batch.offsets[3]].tolist()
+
+
+def test_a_word_that_the_end_of_the_head_cuts_in_two_is_read_whole(path: Path) -> None:
+    """More than a hundred characters are an unknown word; the fewer of them in the head would be many tokens."""
+    tokenizer, plain = TextTokenizer(path, max_length=16), Tokenizer.from_file(str(path))
+    text = " " * (tokenizer._head_chars - 90) + "a" * 300
+
+    assert _ids(tokenizer, text) == plain.encode(text).ids
+    assert len(_ids(tokenizer, text)) == 3
 
 
 def test_lone_surrogate_does_not_touch_its_neighbours(path: Path) -> None:
