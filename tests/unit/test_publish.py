@@ -1,0 +1,49 @@
+"""A model directory that is replaced or finished is whole, or as it was."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from stream_classifier.errors import ConfigError, ModelDirectoryError
+from stream_classifier.model import directory
+from stream_classifier.model.publish import replace_directory, write_manifest
+
+
+@pytest.fixture
+def model(tiny_bert_dir: Path, tmp_path: Path) -> Path:
+    """A copy of a complete model directory, to replace."""
+    return Path(shutil.copytree(tiny_bert_dir, tmp_path / "model"))
+
+
+def test_replacing_puts_the_new_directory_where_the_old_one_was(
+    model: Path, tiny_bert_dir: Path, tmp_path: Path
+) -> None:
+    aside = Path(shutil.copytree(tiny_bert_dir, tmp_path / "aside"))
+    digest = write_manifest(aside, {"task": "intent"})
+    replace_directory(aside, model)
+
+    assert directory.read(model).digest == digest
+    assert not aside.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+
+
+def test_directory_that_holds_something_else_is_not_replaced(model: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "thesis.txt").write_text("years of work")
+
+    with pytest.raises(ConfigError, match="no model directory"):
+        replace_directory(model, home)
+    assert (home / "thesis.txt").read_text() == "years of work"
+    assert model.is_dir()
+
+
+def test_manifest_that_could_not_be_read_back_is_not_written(model: Path) -> None:
+    before = (model / "classifier.json").read_bytes()
+
+    with pytest.raises(ModelDirectoryError):
+        write_manifest(model, {"treshold": 0.5})
+    assert (model / "classifier.json").read_bytes() == before
