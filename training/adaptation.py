@@ -36,7 +36,7 @@ from training.adaptation_settings import AdaptSettings
 from training.callbacks import DivergedError
 from training.checkpoints import SaveInTime, last_checkpoint
 from training.data import Table
-from training.encoder import base_errors, base_name, load_tokenizer, quiet_transformers
+from training.encoder import base_errors, base_name, find_base, load_tokenizer, quiet_transformers
 from training.export import check_target
 from training.interrupts import Interrupts
 from training.progress import bar
@@ -99,6 +99,7 @@ def adapt(
     check_target(out, overwrite=overwrite)
     found = read_texts(Path(texts), settings.text_columns)
     rows = {"text": Table(str(texts), found, [()] * len(found))}
+    base = find_base(base)
     made_from = {"base": base, **fingerprint(settings, rows, num_processes=1)}
     with (
         Interrupts().handled() as interrupts,

@@ -24,7 +24,7 @@ from stream_classifier.model.manifest import Thresholds
 from stream_classifier.model.packing import pack
 from stream_classifier.model.weights import weight_files
 from training.data import check_known_labels
-from training.encoder import Encoder, load_encoder, quiet_transformers
+from training.encoder import Encoder, find_base, load_encoder, quiet_transformers
 from training.export import check_target
 from training.fine_tuning import fine_tune
 from training.fitting import FitResult, publish_fit
@@ -210,7 +210,7 @@ def _student(
         "classifier_dropout": settings.classifier_dropout,
     }
     if settings.base is not None:
-        encoder = load_encoder(settings.base, parts.labels, **options)
+        encoder = load_encoder(find_base(settings.base), parts.labels, **options)
         return replace(encoder, tokenizer=normalised(encoder.tokenizer, settings.normalisation)), ()
     # Its tokenizer normalises already.
     encoder = load_encoder(str(checked.path), parts.labels, **options)

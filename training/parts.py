@@ -16,7 +16,7 @@ from stream_classifier.errors import ConfigError
 from stream_classifier.model.calibration import MULTI_LABEL, SINGLE_LABEL
 from stream_classifier.model.labels import guess_positive, index_of
 from training.data import Table, label_targets, labels_of
-from training.encoder import default_base
+from training.encoder import find_base
 from training.findings import Tables
 from training.inspection import Inspection, inspect_tables
 from training.lengths import token_counter
@@ -127,7 +127,7 @@ def inspected(tables: Tables, settings: FitSettings) -> Inspection:
     Raises:
         ConfigError: the first error.
     """
-    counter = token_counter(settings.base or default_base())
+    counter = token_counter(find_base(settings.base))
     inspection = inspect_tables(tables, counter=counter, max_length=settings.max_length)
     sources = {part: table.source for part, table in tables.parts()}
     for finding in inspection.findings:

