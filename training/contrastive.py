@@ -64,7 +64,7 @@ def contrast(
     groups = parameter_groups(
         model, learning_rate=_LEARNING_RATE, weight_decay=0.01, layer_decay=1.0, depths=None, decayed=names
     )
-    optimizer = torch.optim.AdamW(groups, lr=_LEARNING_RATE)
+    optimizer = torch.optim.AdamW(groups, lr=_LEARNING_RATE, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, num_steps))
     was_training = model.training
     model.train()
