@@ -26,7 +26,7 @@ from training.report.page import render
 from training.report.plots import measured_plots, training_plots
 from training.report.source import read_source
 
-VOID = {"meta", "br"}
+VOID = {"meta", "br", "wbr"}
 
 
 class Page(HTMLParser):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import html
+import re
 import unicodedata
 
-__all__ = ["Markup", "join", "plain", "share", "tag"]
+__all__ = ["Markup", "breakable", "join", "plain", "prose", "share", "tag"]
 
-_VOID = frozenset({"meta", "br"})
+_VOID = frozenset({"meta", "br", "wbr"})
 _INVISIBLE = ("Cc", "Cs", "Cn")
+_JOINTS = re.compile(r"([_\-./]+)")
 _KEPT = "\n\t"
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # the direction of what follows
 
@@ -45,6 +47,20 @@ def plain(text: str, *, width: int | None = None) -> str:
     """A text without characters that a page cannot hold or show, cut to `width`."""
     cut = text if width is None or len(text) <= width else text[: width - 1] + "…"
     return "".join("\ufffd" if _is_hidden(c) else c for c in cut)
+
+
+def prose(text: str) -> str:
+    """A sentence of ours: no line begins with a per cent sign."""
+    return text.replace(" %", "\u00a0%")
+
+
+def breakable(name: str) -> Markup:
+    """A name that may go on in the next line after an underscore, hyphen, dot or slash, as labels have them.
+
+    >>> breakable("card_lost")
+    'card_<wbr>lost'
+    """
+    return join(*(part if i % 2 == 0 else join(part, tag("wbr")) for i, part in enumerate(_JOINTS.split(name))))
 
 
 def share(value: float | None, digits: int = 1) -> str:

@@ -17,7 +17,7 @@ from training.comparison import macro_f1_interval
 from training.evaluation import Evaluation
 from training.intervals import Interval
 from training.measured import DataSummary
-from training.report.markup import Markup, join, plain, share, tag
+from training.report.markup import Markup, join, plain, prose, share, tag
 from training.report.plots import Plot, measured_plots, training_plots
 from training.report.source import ReportSource
 from training.report.tables import (
@@ -122,17 +122,18 @@ def _headline(source: ReportSource) -> Markup:
     if e.baseline is not None:
         b = e.baseline
         low, high = b.accuracy.interval
-        ahead = f"model ahead by {100 * b.accuracy.difference:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
-        cards.append(_card("tf-idf + linear SVM, accuracy", share(b.accuracy.second), ahead))
+        side = "ahead" if b.accuracy.difference >= 0 else "behind"
+        gap = f"{100 * abs(b.accuracy.difference):.1f} points {side} of it ({100 * low:+.1f} to {100 * high:+.1f})"
+        cards.append(_card("tf-idf + linear SVM, accuracy", share(b.accuracy.second), f"this model is {gap}"))
     rows = measured.measured_on
     note = f"Measured on {e.n:,} {rows} rows; intervals are of 95 %."
     if rows == "validation":
         note += " These rows also chose the epoch, so new texts may do worse."
-    return join(tag("div", *cards, class_="cards"), tag("p", note, class_="soft"))
+    return join(tag("div", *cards, class_="cards"), tag("p", prose(note), class_="soft"))
 
 
 def _card(name: str, value: str, note: str) -> Markup:
-    return tag("div", tag("span", name), tag("b", value), tag("span", note), class_="card")
+    return tag("div", tag("span", name), tag("b", value), tag("span", prose(note)), class_="card")
 
 
 def _ends(ends: Interval) -> str:
@@ -149,8 +150,8 @@ def _opinion(source: ReportSource) -> Markup | None:
 
 
 def _remark(severity: str, message: str, fix: str, *, kind: str) -> Markup:
-    said = join(tag("span", f"{kind}: ", class_="kind"), f"{message}.")
-    return tag("li", said, tag("span", f"{_sentence(fix)}.", class_="fix"), class_=severity)
+    said = join(tag("span", f"{kind}: ", class_="kind"), prose(f"{message}."))
+    return tag("li", said, tag("span", prose(f"{_sentence(fix)}."), class_="fix"), class_=severity)
 
 
 def _sentence(text: str) -> str:
@@ -187,7 +188,7 @@ def _lengths(tokens: Mapping[str, Any]) -> Markup | None:
     )
     if tokens.get("unknown_share") is not None:
         text += f" {share(tokens['unknown_share'], 2)} of the tokens are unknown to the vocabulary."
-    return tag("p", text)
+    return tag("p", prose(text))
 
 
 def _training(source: ReportSource) -> Markup | None:
@@ -210,7 +211,9 @@ def _labels(source: ReportSource) -> Markup | None:
     train = measured.data.parts.get("train")
     counts = {} if train is None else train.labels
     note = "Click a heading to sort; small figures are 95 % intervals in per cent." if len(e.labels) > 1 else ""
-    return join(tag("p", note, class_="soft"), label_table(e, num_train=counts, thresholds=_stored_thresholds(source)))
+    return join(
+        tag("p", prose(note), class_="soft"), label_table(e, num_train=counts, thresholds=_stored_thresholds(source))
+    )
 
 
 def _stored_thresholds(source: ReportSource) -> Mapping[str, float]:
@@ -254,15 +257,14 @@ def _calibration(source: ReportSource, e: Evaluation) -> Markup:
     where = spec.fitted_on if isinstance(spec.fitted_on, Mapping) else {}
     rows = f" on {where['n']} rows of {where['rows']}" if {"n", "rows"} <= where.keys() else ""
     scale = f", scale {spec.scale:.3f}" if isinstance(spec.scale, float) else ""
-    return tag(
-        "p", f"Calibrated by {spec.method}{scale}{rows}. Mean confidence {share(float(e.answers.scores_N.mean()))}."
-    )
+    confidence = share(float(e.answers.scores_N.mean()))
+    return tag("p", prose(f"Calibrated by {spec.method}{scale}{rows}. Mean confidence {confidence}."))
 
 
 def _plots(plots: list[Plot]) -> Markup:
     return tag(
         "div",
-        *(tag("figure", tag("h3", p.title), Markup(p.svg), tag("figcaption", p.caption)) for p in plots),
+        *(tag("figure", tag("h3", p.title), Markup(p.svg), tag("figcaption", prose(p.caption))) for p in plots),
         class_="plots",
     )
 

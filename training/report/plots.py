@@ -58,7 +58,7 @@ def _losses(history: TrainingHistory) -> Plot:
     axes.plot(epochs, train, marker="o", color=SERIES[0], label="training")
     axes.plot(epochs, validation, marker="s", color=SERIES[1], label="validation")
     _mark_best(axes, history)
-    axes.set_ylim(bottom=0)
+    _from_zero(axes)
     axes.set_ylabel("nats a text")
     axes.legend()
     lowest = int(np.argmin(validation))
@@ -77,6 +77,8 @@ def _scores(history: TrainingHistory) -> Plot:
         values = [100 * getattr(e, key) for e in history.epochs]
         axes.plot(epochs, values, marker=marker, color=SERIES[i], label=name)
     _mark_best(axes, history)
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, -1), max(min(high, 101), 1))
     axes.set_ylabel("%")
     axes.legend()
     best = history.best
@@ -92,12 +94,12 @@ def _learning_rate(history: TrainingHistory) -> Plot:
     epochs = [e.epoch for e in history.epochs]
     made, (rate, norm) = figure(nrows=2, sharex=True)
     rate.plot(epochs, [e.learning_rate for e in history.epochs], marker="o", color=SERIES[2])
-    rate.set_ylim(bottom=0)
+    _from_zero(rate)
     rate.set_ylabel("rate")
     rate.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
     norm.plot(epochs, [e.grad_norm for e in history.epochs], marker="o", color=SERIES[3], label="mean")
     norm.plot(epochs, [e.max_grad_norm for e in history.epochs], marker="^", color=SERIES[3], ls=":", label="largest")
-    norm.set_ylim(bottom=0)
+    _from_zero(norm)
     norm.set_ylabel("gradient")
     norm.legend(ncols=2)
     _mark_best(norm, history)
@@ -107,6 +109,12 @@ def _learning_rate(history: TrainingHistory) -> Plot:
         f"clipping, at most {max(e.max_grad_norm for e in history.epochs):.3g}."
     )
     return _plot(made, "rate", "Learning rate and gradient", caption)
+
+
+def _from_zero(axes: Any) -> None:
+    """Room above the highest point for its marker: matplotlib's margin is a share of the curve's range alone."""
+    _, highest = axes.dataLim.intervaly
+    axes.set_ylim(0, 1.08 * highest if highest > 0 else 1)
 
 
 def _mark_best(axes: Any, history: TrainingHistory) -> None:
@@ -177,7 +185,7 @@ def _risk(e: Evaluation) -> Plot | None:
         return None
     made, axes = figure()
     axes.plot([100 * c for c in curve.coverage], [100 * r for r in curve.risk], color=SERIES[0])
-    axes.set_ylim(bottom=0)
+    _from_zero(axes)
     axes.set_xlabel("surest texts, %")
     axes.set_ylabel("wrong, %")
     at = int(np.searchsorted(curve.coverage, 0.8))

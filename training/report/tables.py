@@ -10,7 +10,7 @@ from training.answers import Answers
 from training.evaluation import Evaluation
 from training.history import TrainingHistory
 from training.intervals import Interval
-from training.report.markup import Markup, join, plain, share, tag
+from training.report.markup import Markup, breakable, join, plain, share, tag
 
 __all__ = [
     "MAX_MATRIX_LABELS",
@@ -84,7 +84,7 @@ def pairs_table(e: Evaluation) -> Markup:
     """The pairs most often confused."""
     head = [("true", "text"), ("taken for", "text"), ("texts", "number"), ("of the true label's", "number")]
     rows = [
-        [_label_heading(p.true), tag("td", tag("bdi", p.predicted), class_="text"), tag("td", str(p.n)),
+        [_label_heading(p.true), _label_cell(plain(p.predicted, width=_LABEL_WIDTH)), tag("td", str(p.n)),
          tag("td", share(p.share))]
         for p in e.confused
     ]  # fmt: skip
@@ -148,13 +148,14 @@ def mistakes_table(answers: Answers, texts: Sequence[str]) -> Markup:
     surest = wrong[np.argsort(-answers.scores_N[wrong], kind="stable")][:_MAX_MISTAKES]
 
     def named(row: np.ndarray) -> str:
-        return ", ".join(label for label, on in zip(answers.labels, row, strict=True) if on) or "none"
+        given = (plain(label, width=_LABEL_WIDTH) for label, on in zip(answers.labels, row, strict=True) if on)
+        return ", ".join(given) or "none"
 
     rows = [
         [
             tag("td", plain(texts[i], width=_MAX_TEXT), class_="text", dir="auto"),
-            tag("td", tag("bdi", named(answers.true_NL[i])), class_="text"),
-            tag("td", tag("bdi", named(answers.predicted_NL[i])), class_="text"),
+            _label_cell(named(answers.true_NL[i])),
+            _label_cell(named(answers.predicted_NL[i])),
             tag("td", share(float(answers.scores_N[i]))),
         ]
         for i in surest
@@ -164,7 +165,11 @@ def mistakes_table(answers: Answers, texts: Sequence[str]) -> Markup:
 
 
 def _label_heading(label: str) -> Markup:
-    return tag("th", tag("bdi", plain(label, width=_LABEL_WIDTH)), scope="row")
+    return tag("th", tag("bdi", breakable(plain(label, width=_LABEL_WIDTH))), scope="row")
+
+
+def _label_cell(shown: str) -> Markup:
+    return tag("td", tag("bdi", breakable(shown)), class_="label")
 
 
 def _with_interval(value: float | None, ends: Interval | None) -> Markup:
