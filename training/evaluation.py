@@ -28,7 +28,7 @@ from training.metrics import (
     shares,
 )
 from training.reading import find_part, read_table
-from training.rejection import OutOfScope, known_out_of_scope_label, measure_out_of_scope, set_apart
+from training.rejection import OutOfScope, Outside, known_out_of_scope_label, measure_out_of_scope, set_apart
 
 if TYPE_CHECKING:
     from training.baseline import Baseline
@@ -113,6 +113,7 @@ class Evaluation:
         out_of_scope: of the rows with the out-of-scope label, where there are any; all other figures are without them.
         baseline: a tf-idf model beside it, where one was asked for.
         answers: what all of it, and `curves`, is computed from.
+        outside: what `out_of_scope` is computed from.
     """
 
     task: str
@@ -141,6 +142,7 @@ class Evaluation:
     out_of_scope: OutOfScope | None = None
     baseline: Baseline | None = field(default=None, repr=False)
     answers: Answers = field(repr=False, compare=False)
+    outside: Outside | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def curves(self) -> Curves:
@@ -239,9 +241,14 @@ def evaluate_table(
         evaluation = replace(evaluation, baseline=measure_baseline(baseline, table.texts, answers))
     if outside is not None and out_of_scope_label is not None:
         outside_answers = answer_table(classifier, outside, out_of_scope_label=out_of_scope_label)
-        measured = measure_out_of_scope(out_of_scope_label, answers, outside_answers)
-        evaluation = replace(evaluation, out_of_scope=measured)
+        evaluation = with_outside(evaluation, Outside(out_of_scope_label, outside_answers))
     return evaluation
+
+
+def with_outside(evaluation: Evaluation, outside: Outside) -> Evaluation:
+    """The evaluation, and beside it how rows that belong to no label fare."""
+    measured = measure_out_of_scope(outside.label, evaluation.answers, outside.answers)
+    return replace(evaluation, out_of_scope=measured, outside=outside)
 
 
 def evaluate_answers(answers: Answers, *, task: str) -> Evaluation:

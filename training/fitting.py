@@ -229,6 +229,7 @@ def publish_fit(
         measured_on=measured_on,
         data=DataSummary.of(parts),
         baseline=evaluation.baseline,
+        outside=evaluation.outside,
     ).write(aside)
     source = write_documents(aside, name=out.name, texts=_shown_texts(rows, settings))
     if before_replacing is not None:

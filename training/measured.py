@@ -24,6 +24,7 @@ from stream_classifier.model.publish import file_aside
 from training.answers import Answers, one_hot
 from training.baseline import Baseline
 from training.comparison import Difference
+from training.rejection import Outside
 
 if TYPE_CHECKING:
     from training.parts import Parts
@@ -83,12 +84,14 @@ class Measured:
         measured_on: "test", "validation", or the name of a file.
         data: what the model was made from; empty where it is not known.
         baseline: a tf-idf model on the same rows, where there is one.
+        outside: the answers to those of the rows that have the out-of-scope label, where there are any; undecided too.
     """
 
     answers: Answers
     measured_on: str
     data: DataSummary = field(default_factory=DataSummary)
     baseline: Baseline | None = None
+    outside: Outside | None = None
 
     def write(self, directory: Path) -> None:
         """Writes measured.npz; a reader never sees half of it."""
@@ -105,6 +108,9 @@ class Measured:
             "baseline": None if self.baseline is None else _baseline_as_json(self.baseline),
         }
         arrays = {name: getattr(a, name) for name in _ARRAYS}
+        if self.outside is not None:
+            about["out_of_scope_label"] = self.outside.label
+            arrays |= {f"outside_{name}": getattr(self.outside.answers, name) for name in _ARRAYS}
         stored = np.frombuffer(json.dumps(about, allow_nan=False).encode(), np.uint8)
         with file_aside(directory / MEASURED_NAME) as aside:
             np.savez_compressed(aside, about=stored, **arrays)
@@ -123,24 +129,15 @@ def read_measured(directory: Path) -> Measured | None:
         # Opened here: numpy leaves a file that is no archive open.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             about = json.loads(stored["about"].tobytes())
-            arrays = {name: stored[name] for name in _ARRAYS}
+            outside_label = about.get("out_of_scope_label")
+            prefixes = [""] if outside_label is None else ["", "outside_"]
+            arrays = [{name: stored[f"{prefix}{name}"] for name in _ARRAYS} for prefix in prefixes]
         if about["schema"] != _SCHEMA:
             raise ValueError(f"schema is {about['schema']!r}, this version reads {_SCHEMA}")
-        num_texts, shape = len(arrays["lengths_N"]), arrays["logits_NL"].shape
-        if not num_texts or shape != (num_texts, len(about["labels"])) or shape != arrays["true_NL"].shape:
-            raise ValueError(f"its arrays do not belong together: {shape}, {arrays['true_NL'].shape}")
-        answers = Answers(
-            labels=tuple(about["labels"]),
-            problem_type=about["problem_type"],
-            length_unit=about["length_unit"],
-            p_NL=np.zeros(shape),
-            predicted_NL=np.zeros(shape, np.bool_),
-            scores_N=np.zeros(num_texts),
-            accepted_N=np.zeros(num_texts, np.bool_),
-            **arrays,
-        )
+        answers, *outside = (_undecided(about, found) for found in arrays)
         return Measured(
             answers=answers,
+            outside=Outside(outside_label, outside[0]) if outside else None,
             measured_on=about["measured_on"],
             data=DataSummary(
                 {name: PartSummary(*part) for name, part in about["parts"].items()},
@@ -152,6 +149,22 @@ def read_measured(directory: Path) -> Measured | None:
     except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
         fix = "remove it, and give stream-training report the labelled rows"
         raise ConfigError(f"{path}: it cannot be read ({error}); {fix}") from error
+
+
+def _undecided(about: Mapping[str, Any], arrays: Mapping[str, Any]) -> Answers:
+    num_texts, shape = len(arrays["lengths_N"]), arrays["logits_NL"].shape
+    if not num_texts or shape != (num_texts, len(about["labels"])) or shape != arrays["true_NL"].shape:
+        raise ValueError(f"its arrays do not belong together: {shape}, {arrays['true_NL'].shape}")
+    return Answers(
+        labels=tuple(about["labels"]),
+        problem_type=about["problem_type"],
+        length_unit=about["length_unit"],
+        p_NL=np.zeros(shape),
+        predicted_NL=np.zeros(shape, np.bool_),
+        scores_N=np.zeros(num_texts),
+        accepted_N=np.zeros(num_texts, np.bool_),
+        **arrays,
+    )
 
 
 def decide_again(measured: Measured, model: ModelDirectory) -> Measured:
@@ -178,21 +191,27 @@ def decide_again(measured: Measured, model: ModelDirectory) -> Measured:
         model_thresholds=None if thresholds is None else thresholds.labels,
         rejection=None if thresholds is None or thresholds.rejection is None else thresholds.rejection.model_dump(),
     )
+    answers = _decided(a, decider, model)
+    baseline, outside = measured.baseline, measured.outside
+    if baseline is not None and abs(baseline.accuracy.first - float(answers.correct_N.mean())) > 1e-9:
+        baseline = None
+    if outside is not None:
+        outside = replace(outside, answers=_decided(outside.answers, decider, model))
+    return replace(measured, answers=answers, baseline=baseline, outside=outside)
+
+
+def _decided(a: Answers, decider: Decider, model: ModelDirectory) -> Answers:
     decided = decider.decide(model.calibration.probabilities(a.logits_NL), a.truncated_N, a.logits_NL)
     predicted_NL = decided.passing_NL
     if predicted_NL is None:
         predicted_NL = one_hot(decided.label_indices_N, len(model.labels))
-    answers = replace(
+    return replace(
         a,
         p_NL=decided.probabilities_NL,
         predicted_NL=predicted_NL,
         scores_N=decided.scores_N,
         accepted_N=decided.accepted_N,
     )
-    baseline = measured.baseline
-    if baseline is not None and abs(baseline.accuracy.first - float(answers.correct_N.mean())) > 1e-9:
-        baseline = None
-    return replace(measured, answers=answers, baseline=baseline)
 
 
 def _baseline_as_json(baseline: Baseline) -> dict[str, Any]:

@@ -32,6 +32,7 @@ __all__ = [
     "SCORES",
     "FittedRejection",
     "OutOfScope",
+    "Outside",
     "first_rejection",
     "fit_rejection",
     "joined",
@@ -105,6 +106,14 @@ class OutOfScope:
     accepted_and_right: float
     precision: float | None
     auroc: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """A model's answers to rows that have the out-of-scope label."""
+
+    label: str
+    answers: Answers
 
 
 def set_apart(table: Table, label: str) -> tuple[Table, Table | None]:

@@ -82,6 +82,7 @@ def write_report(
             measured_on=Path(table.source).name,
             data=DataSummary() if kept is None else kept.data,
             baseline=evaluation.baseline,
+            outside=evaluation.outside,
         ).write(path)
         texts = (table if outside is None else set_apart(table, outside)[0]).texts if show_texts else None
     elif kept is None:

@@ -22,6 +22,7 @@ from training.cli import cli
 from training.data import Table
 from training.reading import read_table
 from training.rejection import fit_rejection, measure_out_of_scope, set_apart
+from training.report.markup import share
 
 
 def answers(offset: float, number: int, *, seed: int, in_scope: bool = True) -> Answers:
@@ -127,6 +128,22 @@ def test_other_commands_know_the_label_of_the_rule(model: Path, rows: Path, tmp_
     calibrated = training.calibrate(tmp_path / "model", rows)
     assert (calibrated.n, calibrated.thresholds_removed) == (300, True)
     assert read_json_object(tmp_path / "model" / "classifier.json")["thresholds"] == {}
+
+
+def test_the_report_tells_of_texts_out_of_scope_by_the_rule_of_now(model: Path, rows: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    result = training.reject(model, rows, score="max_prob", keep=0.9, out=path)
+    training.write_report(path, rows)
+    measured = training.evaluate(path, rows).out_of_scope
+    assert measured is not None
+    shown = (path / "report.html").read_text("utf-8").replace("\u00a0", " ")
+    assert f"below {result.rule.threshold:.3f} are taken to be out of scope" in shown
+    assert f"Of 60 rows with oos {share(measured.recall)} are uncertain" in shown
+    assert f"{share(measured.kept)} are accepted" in shown
+    training.calibrate(path, rows)  # which takes the rule away
+    shown = (path / "report.html").read_text("utf-8").replace("\u00a0", " ")
+    assert "There is no rule that rejects texts out of scope" in shown
+    assert "Of 60 rows with oos 0.0 % are uncertain; of the others 100.0 % are accepted" in shown
 
 
 def test_without_the_label_named_its_rows_are_refused(model: Path, rows: Path) -> None:

@@ -35,6 +35,7 @@ __all__ = ["REPORT_NAME", "render"]
 REPORT_NAME = "report.html"
 _MAX_NAMED = 20
 _POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; style-src 'unsafe-inline'"
+_SCOPE_SCORES = {"max_prob": "best probability", "energy": "energy score"}
 _METRIC_NAMES = {"macro_f1": "macro-F1"}
 
 
@@ -117,6 +118,10 @@ def _headline(source: ReportSource) -> Markup:
         _card("calibration error", share(e.ece), f"chance alone: up to {share(e.ece_noise_95)}"),
         _card("negative log-likelihood", f"{e.nll:.3f}", f"Brier score {e.brier:.3f}"),
     ]
+    if e.out_of_scope is not None:
+        o = e.out_of_scope
+        found = f"{_ends(o.recall_interval)}; of {o.n} rows with {plain(o.label, width=40)}"
+        cards.append(_card("out of scope, found", share(o.recall), found))
     if e.coverage < 1:
         cards.append(_card("accepted", share(e.coverage), f"of these right {share(e.precision_at_threshold)}"))
     if e.baseline is not None:
@@ -247,7 +252,7 @@ def _confusions(source: ReportSource) -> Markup | None:
 
 def _confidence(source: ReportSource) -> Markup | None:
     e = source.evaluation
-    return None if e is None else join(_calibration(source, e), _plots(measured_plots(e)))
+    return None if e is None else join(_calibration(source, e), _out_of_scope(source, e), _plots(measured_plots(e)))
 
 
 def _calibration(source: ReportSource, e: Evaluation) -> Markup:
@@ -259,6 +264,24 @@ def _calibration(source: ReportSource, e: Evaluation) -> Markup:
     scale = f", scale {spec.scale:.3f}" if isinstance(spec.scale, float) else ""
     confidence = share(float(e.answers.scores_N.mean()))
     return tag("p", prose(f"Calibrated by {spec.method}{scale}{rows}. Mean confidence {confidence}."))
+
+
+def _out_of_scope(source: ReportSource, e: Evaluation) -> Markup | None:
+    if e.out_of_scope is None:
+        return None
+    o = e.out_of_scope
+    manifest = source.model.manifest
+    rule = None if manifest is None else manifest.thresholds.rejection
+    text = "There is no rule that rejects texts out of scope: stream-training thresholds fits one. "
+    if rule is not None:
+        text = f"Texts with a {_SCOPE_SCORES[rule.score]} below {rule.threshold:.3f} are taken to be out of scope. "
+    auroc = ", ".join(f"{_SCOPE_SCORES[name]} {area:.3f}" for name, area in o.auroc.items())
+    text += (
+        f"Of {o.n:,} rows with {plain(o.label, width=40)} {share(o.recall)} are uncertain; of the others "
+        f"{share(o.kept)} are accepted, {share(o.accepted_and_right)} with the right label. How well a score tells "
+        f"the two apart at any threshold (area under the ROC curve, 0.5 is by chance): {auroc}."
+    )
+    return tag("p", prose(text))
 
 
 def _plots(plots: list[Plot]) -> Markup:

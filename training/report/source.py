@@ -11,7 +11,7 @@ from typing import Any
 from stream_classifier.model import directory
 from stream_classifier.model.directory import ModelDirectory
 from stream_classifier.model.manifest import MANIFEST_NAME, read_json_object
-from training.evaluation import Evaluation, evaluate_answers
+from training.evaluation import Evaluation, evaluate_answers, with_outside
 from training.history import HISTORY_NAME, TrainingHistory, read_history
 from training.measured import DataSummary, Measured, decide_again, read_measured
 from training.report.opinion import Remark, Subject, second_opinion
@@ -83,6 +83,8 @@ def read_source(path: Path, *, name: str | None = None, texts: Sequence[str] | N
         measured = decide_again(measured, model)
         task = "free" if model.manifest is None else model.manifest.task
         evaluation = replace(evaluate_answers(measured.answers, task=task), baseline=measured.baseline)
+        if measured.outside is not None:
+            evaluation = with_outside(evaluation, measured.outside)
     has_manifest = (path / MANIFEST_NAME).is_file()
     return ReportSource(
         name=path.resolve().name if name is None else name,
