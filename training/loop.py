@@ -8,7 +8,7 @@ function of the seed. So it goes on after a kill as if nothing had happened, in 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from stream_classifier.errors import TrainingError
 from stream_classifier.model.calibration import MULTI_LABEL, Calibration
+from training.averaging import WeightAverage
 from training.callbacks import EarlyStop, NanStop, OwnDropout, Progress, ShuffleRows, Unfreeze
 from training.checkpoints import SaveInTime, is_finished, last_checkpoint, load_best
 from training.history import TrainingHistory
@@ -103,6 +104,7 @@ def train(
     trainer.settings = settings
     trainer.model_accepts_loss_kwargs = False
     trainer.rows_sampler = _sampler(train_rows, settings, num_processes=trainer.args.world_size)
+    trainer.average = WeightAverage(module, settings.ema_decay) if settings.ema_decay else None
     trainer.remove_callback(PrinterCallback)
     progress = Progress(
         num_tokens=sum(map(row_length, train_rows)), max_epochs=settings.max_epochs, shown=context.show_progress
@@ -117,6 +119,8 @@ def train(
         *context.callbacks,
     ):
         trainer.add_callback(callback)
+    if trainer.average is not None:
+        trainer.add_callback(trainer.average)
     if settings.gradual_unfreezing and depths is not None:
         trainer.add_callback(Unfreeze(module, depths, settings.gradual_unfreezing))
     checkpoint = last_checkpoint(context.work_dir)
@@ -193,6 +197,7 @@ class _FitTrainer(Trainer):
     depths: Depths | None
     settings: FitSettings
     rows_sampler: EpochSampler
+    average: WeightAverage | None
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         return self.rows_sampler
@@ -207,9 +212,29 @@ class _FitTrainer(Trainer):
             weight = self.accelerator.gather(weight[None]).sum()
         return batches, weight
 
+    def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
+        """Of the mean of the weights, where there is one."""
+        with self._averaged():
+            metrics: dict[str, float] = super().evaluate(*arguments, **named)
+        return metrics
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.average is None else self.average.in_place()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.average is not None:
+            self.average.resume(Path(resume_from_checkpoint))
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.average is not None:
+            self.average.save_last_step(Path(output_dir or str(self.args.output_dir)))
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         try:
-            super()._save_checkpoint(model, trial)
+            with self._averaged():
+                super()._save_checkpoint(model, trial)
         except (OSError, RuntimeError, SafetensorError) as error:  # torch.save's own is a RuntimeError
             reason = str(error).strip().splitlines()[0]
             raise TrainingError(

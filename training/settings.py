@@ -87,6 +87,9 @@ class FitSettings:
     """The gradient of a step is scaled down to this norm where it is larger. 0: never."""
     weight_decay: float = 0.01
     """AdamW's; biases and norms are left alone."""
+    ema_decay: float = 0.0
+    """Keep the exponential moving average of the weights over about the last 1 / (1 - this) steps: see averaging.py.
+    0: keep the last step's."""
     group_by_length: bool = True
     """Texts of similar length go into a batch, so that little of it is padding."""
 
@@ -137,7 +140,7 @@ class FitSettings:
             raise ConfigError(f"seed is {self.seed}; give a whole number below {2**32}")
         if not (math.isfinite(self.top_learning_rate) and 0 < self.top_learning_rate < 1):
             raise ConfigError(f"learning_rate is {self.top_learning_rate!r}; give one between 0 and 1, such as 5e-5")
-        for name in ("weight_decay", "warmup_share", "label_smoothing", "dropout", "classifier_dropout"):
+        for name in ("weight_decay", "ema_decay", "warmup_share", "label_smoothing", "dropout", "classifier_dropout"):
             if (share := getattr(self, name)) is not None and not 0 <= share < 1:
                 raise ConfigError(f"{name} is {share!r}; give one from 0 to below 1")
         if not 0 < self.validation_share < 1:

@@ -28,7 +28,7 @@ from training.work_dir import check_space, work_path
 
 SETTINGS: dict[str, Any] = {
     "epochs": 3, "learning_rate": 2e-3, "max_length": 32, "seed": 3, "batch_size": 8, "checkpoint_steps": 2,
-    "dtype": "float32", "patience": 3, "golden_texts": (),
+    "dtype": "float32", "patience": 3, "golden_texts": (), "ema_decay": 0.5,
 }  # fmt: skip
 """45 rows to train on: 6 steps an epoch, so checkpoints after steps 2, 4, (6: the epoch's own) …"""
 

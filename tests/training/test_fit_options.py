@@ -38,6 +38,7 @@ GIVEN: dict[str, tuple[list[str], Any]] = {
     "batch_size": (["--batch-size", "16"], 16),
     "gradient_accumulation_steps": (["--gradient-accumulation-steps", "2"], 2),
     "max_grad_norm": (["--max-grad-norm", "0"], 0.0),
+    "ema_decay": (["--ema-decay", "0.9"], 0.9),
     "weight_decay": (["--weight-decay", "0"], 0.0),
     "group_by_length": (["--no-group-by-length"], False),
     "contrastive_steps": (["--contrastive-steps", "50"], 50),

@@ -74,6 +74,32 @@ def test_accumulation_changes_the_number_of_steps(base: Path, tmp_path: Path) ->
     assert run(encoder_of(base, settings).model, rows_of(40), settings, tmp_path).epochs[0].steps == 4
 
 
+def test_the_moving_average_is_measured_and_kept_while_training_goes_on_from_the_last_step(
+    base: Path, tmp_path: Path
+) -> None:
+    seen: dict[float, list[dict[str, torch.Tensor]]] = {0.0: [], 0.5: []}
+
+    class Steps(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            seen[decay].append(weights_of(kwargs["model"]))
+
+    histories = {}
+    for decay in seen:
+        settings = settings_of(epochs=2, patience=9, metric="loss", ema_decay=decay)
+        module = encoder_of(base, settings).model
+        mean = weights_of(module)
+        histories[decay] = run(module, rows_of(40), settings, tmp_path / str(decay), callbacks=[Steps()])
+    assert len(seen[0.5]) == 10
+    assert not moved(seen[0.0][-1], seen[0.5][-1]), "the optimizer knows nothing of the mean"
+
+    for step in range(1, 5 * histories[0.5].best_epoch + 1):
+        share = 1 - min(0.5, (1 + step) / (10 + step))
+        mean = {name: old + share * (seen[0.5][step - 1][name] - old) for name, old in mean.items()}
+    torch.testing.assert_close(weights_of(module), mean)
+    losses = {decay: [epoch.validation_loss for epoch in history.epochs] for decay, history in histories.items()}
+    assert losses[0.0] != losses[0.5]
+
+
 def test_layer_decay_gives_each_depth_its_rate_and_biases_no_decay(base: Path, tmp_path: Path) -> None:
     settings = settings_of(layer_decay=0.5, weight_decay=0.1, learning_rate=1e-3)
     module = encoder_of(base, settings).model

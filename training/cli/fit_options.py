@@ -140,6 +140,12 @@ _OPTIONS = (
     _setting(_STEPS, "--max-grad-norm", "Scale larger gradients down to this norm; 0: never.", type=float),
     _setting(_STEPS, "--weight-decay", "AdamW's; not of biases and norms.", type=float),
     _setting(
+        _STEPS,
+        "--ema-decay",
+        "Keep a moving average of the weights, over 1/(1 - this) steps; 0: the last ones.",
+        type=float,
+    ),
+    _setting(
         _STEPS, "--group-by-length/--no-group-by-length", "Make batches of texts of similar length  [default: yes]"
     ),
     _setting(_STEPS, "--seed", "Equal seeds give equal models.", type=int),
