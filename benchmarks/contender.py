@@ -22,7 +22,7 @@ import psutil
 
 from benchmarks.kafka import Kafka
 from benchmarks.quiet import Disturbance, cpu_seconds, wait_for_quiet
-from stream_classifier.broker import free_port
+from tests.plugins.ports import free_port
 
 __all__ = ["run_ours", "timed"]
 

@@ -28,9 +28,9 @@ from benchmarks.faults.load import Load
 from benchmarks.faults.reading import Tail, read_back
 from benchmarks.kafka import kafka_script
 from benchmarks.report import environment, exit_with, print_table, write
-from stream_classifier.broker import free_port
 from tests.plugins.brokers import Broker
 from tests.plugins.network import ProxiedKafka
+from tests.plugins.ports import free_port
 
 GUARANTEES = ("at_least_once", "exactly_once")
 PARTITIONS = 4

@@ -22,7 +22,8 @@ from benchmarks.report import environment, exit_with, print_table, write
 from tests.plugins.brokers import ApacheKafka, Broker
 from tests.plugins.models import make_directory
 from tests.plugins.poison import MAX_GROWN_MIB, Outcome, campaign, poison
-from tests.plugins.workers import Worker, free_port
+from tests.plugins.ports import free_port
+from tests.plugins.workers import Worker
 
 _SAY_EVERY_S = 10.0
 

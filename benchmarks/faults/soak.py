@@ -29,7 +29,8 @@ from benchmarks.kafka import PARTITIONS, Kafka, apache_kafka
 from benchmarks.quiet import Disturbance, cpu_seconds
 from benchmarks.report import environment, exit_with, median, print_table, write
 from benchmarks.stream import records_of
-from tests.plugins.workers import Worker, free_port
+from tests.plugins.ports import free_port
+from tests.plugins.workers import Worker
 
 GUARANTEES = ("at_least_once", "exactly_once")
 SOURCE, SINK = "records", "soak"

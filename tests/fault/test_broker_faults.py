@@ -16,7 +16,8 @@ from kafka.admin import ConfigResource, ConfigResourceType
 
 from tests.integration.test_worker import headers_of, null, worker_group
 from tests.plugins.brokers import ApacheKafka, Broker, Record
-from tests.plugins.workers import Worker, free_port
+from tests.plugins.ports import free_port
+from tests.plugins.workers import Worker
 
 Start = Callable[..., Worker]
 Name = Callable[[str], str]

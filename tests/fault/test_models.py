@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.plugins.brokers import Broker, Record
-from tests.plugins.workers import Worker, free_port
+from tests.plugins.ports import free_port
+from tests.plugins.workers import Worker
 
 APP = Path(__file__).parent / "apps" / "poisoned.py"
 

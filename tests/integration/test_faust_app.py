@@ -14,7 +14,8 @@ import pytest
 
 from tests.integration.test_worker import null_answer
 from tests.plugins.brokers import Broker, Record
-from tests.plugins.workers import Worker, free_port
+from tests.plugins.ports import free_port
+from tests.plugins.workers import Worker
 
 APPS = Path(__file__).parent / "apps"
 

@@ -25,7 +25,8 @@ from kafka.admin import (
 )
 
 from tests.plugins.brokers import ApacheKafka, Broker, Record, kafka_script
-from tests.plugins.workers import Worker, free_port, to_toml
+from tests.plugins.ports import free_port, free_port_pair
+from tests.plugins.workers import Worker, to_toml
 
 pytestmark = pytest.mark.kafka
 
@@ -60,7 +61,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
     client.private_key_pem.write_to_path(str(files["client-key"]))
     client.cert_chain_pems[0].write_to_path(str(files["client-cert"]))
 
-    port = free_port()
+    port = free_port_pair()
     ports = {name: free_port() for name in ("SSL", "MTLS", "SASL_SSL", "SASL_PLAINTEXT")}
     listeners = [f"{name}://127.0.0.1:{number}" for name, number in {"PLAINTEXT": port, **ports}.items()]
     node = ApacheKafka(

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,14 +20,9 @@ from stream_classifier.errors import ConfigError
 from stream_classifier.observe.health import Health
 from stream_classifier.observe.metrics import Metrics
 from stream_classifier.observe.web import mount
+from tests.plugins.ports import free_port
 
 Get = Callable[..., Awaitable[tuple[int, dict[str, str], str]]]
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 class Site:

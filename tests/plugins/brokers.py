@@ -17,7 +17,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import uuid
@@ -30,6 +29,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 
 from stream_classifier.broker import EmbeddedBroker, broker_answers, spawn_tied
 from stream_classifier.errors import ConfigError
+from tests.plugins.ports import free_port_pair
 
 MAX_RECORD_BYTES = 16 * 1024 * 1024
 PROJECT_KAFKA = Path(__file__).parents[1] / "kafka"
@@ -301,15 +301,3 @@ def _unavailable(reason: str) -> NoReturn:
     if os.environ.get("CI", "").lower() in {"1", "true"}:
         pytest.fail(reason)
     pytest.skip(reason)
-
-
-def free_port_pair() -> int:
-    """A free port whose successor is free too: the broker's and the controller's."""
-    for _ in range(100):
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = int(first.getsockname()[1])
-            with contextlib.suppress(OSError, OverflowError):
-                second.bind(("127.0.0.1", port + 1))
-                return port
-    raise RuntimeError("no two neighbouring loopback ports are free")

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.plugins.brokers import ApacheKafka, Broker, free_port_pair
+from tests.plugins.brokers import ApacheKafka, Broker
+from tests.plugins.ports import free_port_pair
 
 _SETTINGS = [
     "default.replication.factor=3",

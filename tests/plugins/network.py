@@ -19,8 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from stream_classifier.broker import free_port
-from tests.plugins.brokers import ApacheKafka, Broker, free_port_pair
+from tests.plugins.brokers import ApacheKafka, Broker
+from tests.plugins.ports import free_port, free_port_pair
 
 PRODUCE, FETCH, METADATA, OFFSET_COMMIT, FIND_COORDINATOR, HEARTBEAT = 0, 1, 3, 8, 10, 12
 CREATE_TOPICS, DESCRIBE_CONFIGS = 19, 32

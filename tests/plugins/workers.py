@@ -8,12 +8,10 @@ def test_something(broker, start_worker, unique_name):
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -26,6 +24,7 @@ from typing import Any
 import pytest
 
 from tests.plugins.brokers import Broker
+from tests.plugins.ports import free_port
 
 START_TIMEOUT_S = 60.0
 
@@ -158,13 +157,6 @@ def start_worker(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
     yield start
     for worker in workers:
         worker.kill()
-
-
-def free_port() -> int:
-    """A loopback port that is free now."""
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def to_toml(settings: Mapping[str, Any]) -> str:
