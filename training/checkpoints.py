@@ -84,12 +84,12 @@ def is_finished(checkpoint: Path, settings: FitSettings) -> bool:
 
 
 def load_best(module: nn.Module, checkpoint: Path, settings: FitSettings) -> TrainingHistory:
-    """Loads the weights of the best epoch of a finished fit into the module."""
+    """Loads the weights of the best epoch of a finished fit into the module, which with `settings.fsdp` has none."""
     from safetensors.torch import load_file
 
     state = _read_state(checkpoint) or {}
     best = checkpoint.with_name(f"checkpoint-{state['best_global_step']}")
-    module.load_state_dict(load_file(best / "model.safetensors"), strict=False)
+    module.load_state_dict(load_file(best / "model.safetensors"), strict=False, assign=settings.fsdp)
     return TrainingHistory.from_log(state["log_history"], metric=settings.metric, max_epochs=settings.max_epochs)
 
 

@@ -132,6 +132,7 @@ def cross_validate(
         ConfigError: data, settings or a place that cannot be used, before anything is trained.
     """
     settings = settings or FitSettings()
+    settings.check_processes(1)
     if num_folds < 2:
         raise ConfigError(f"--folds {num_folds}: give at least 2")
     for share in shares:

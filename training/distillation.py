@@ -116,6 +116,7 @@ def distill(
     check_target(out, overwrite=overwrite)
     lesson = lesson or LessonSettings()
     settings = _check(settings or FitSettings(), lesson, layers)
+    settings.check_processes(1)
     checked = read(teacher)
     settings = _as_the_teacher(settings, checked)
     master = Classifier.load(teacher, dtype="float32")

@@ -32,6 +32,7 @@ from training.parts import Parts
 from training.progress import bar
 from training.rows import Rows, hidden_rows, pad_hidden, pad_tokens, token_rows
 from training.settings import FitSettings
+from training.sharding import check_sharding
 from training.tail import Tail, encode_below, has_tail
 from training.work_dir import check_space
 
@@ -54,6 +55,8 @@ def fine_tune(
 ) -> TrainingHistory:
     """Trains the encoder's model in place, on the device that the settings say, and leaves it on the CPU.
 
+    With `settings.fsdp` only the main process's model is trained; those of the others are left without weights.
+
     Args:
         work_dir: for checkpoints; one that is there is gone on from.
         interrupts, run_name, show_progress, callbacks: see `loop.LoopContext`.
@@ -75,7 +78,10 @@ def fine_tune(
     train_targets, validation_targets = parts.targets(parts.train), parts.targets(parts.validation)
     device = pick_device(settings.device)
     dtype = pick_dtype(settings.dtype, device)
-    model = encoder.model.to(device)
+    if settings.fsdp:
+        check_sharding(device, dtype)
+    # What is divided is put on its devices layer by layer: there may be no room for all of it on one.
+    model = encoder.model if settings.fsdp else encoder.model.to(device)
     depths = depths_of(model) if needs_depths(settings) else None
     context = LoopContext(
         work_dir,
@@ -103,7 +109,7 @@ def fine_tune(
                 encode = functools.partial(encode_below, model, dtype=dtype, advance=progress.update)
                 train_hidden, validation_hidden = encode(train_tokens), encode(validation_tokens)
             tail = Tail(model)
-            _check_space(tail, work_dir)
+            _check_space(tail, work_dir, settings)
             return train(
                 tail,
                 hidden_rows(train_hidden, train_targets),
@@ -122,7 +128,7 @@ def fine_tune(
             freeze_below(model, depths, depths.num_layers)
         if settings.gradient_checkpointing and not model.supports_gradient_checkpointing:
             raise ConfigError(f"--gradient-checkpointing: a {model.config.model_type} model has none; leave it out")
-        _check_space(model, work_dir)
+        _check_space(model, work_dir, settings)
         module: torch.nn.Module = model
         train_rows = token_rows(train_tokens, train_targets if lesson is None else lesson.targets(train_targets))
         collate: Callable[..., dict[str, torch.Tensor]] = functools.partial(
@@ -131,16 +137,17 @@ def fine_tune(
         if lesson is not None:
             module, train_rows, collate = lesson.module(model), lesson.annotated(train_rows), lesson.collated(collate)
             loop["loss"] = lesson.loss(loop["loss"], problem_type=parts.problem_type)
-        seconds = training_seconds(
-            model,
-            train_rows,
-            num_validation_tokens=len(validation_tokens.input_ids_T),
-            collate=collate,
-            batch_size=settings.batch_size,
-            epochs=settings.max_epochs,
-            dtype=dtype,
-        )
-        logger.info("training will take about %s, less when it stops early", duration(seconds))
+        if not settings.fsdp:
+            seconds = training_seconds(
+                model,
+                train_rows,
+                num_validation_tokens=len(validation_tokens.input_ids_T),
+                collate=collate,
+                batch_size=settings.batch_size,
+                epochs=settings.max_epochs,
+                dtype=dtype,
+            )
+            logger.info("training will take about %s, less when it stops early", duration(seconds))
         return train(
             module,
             train_rows,
@@ -150,7 +157,8 @@ def fine_tune(
             **loop,
         )
     finally:
-        model.to("cpu")
+        if not settings.fsdp:  # divided, it never left the CPU
+            model.to("cpu")
 
 
 def _contrast(model: Any, rows: Rows, parts: Parts, settings: FitSettings, dtype: torch.dtype, *, shown: bool) -> None:
@@ -190,10 +198,11 @@ def text_loss(train: Table, labels: Sequence[str], settings: FitSettings) -> Tex
     )
 
 
-def _check_space(module: torch.nn.Module, work_dir: Path) -> None:
+def _check_space(module: torch.nn.Module, work_dir: Path, settings: FitSettings) -> None:
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in module.parameters()]
     check_space(
         work_dir,
         num_parameters=sum(size for size, _ in sizes),
         num_trained=sum(size for size, is_trained in sizes if is_trained),
+        num_copies=2 if settings.fsdp else 1,
     )

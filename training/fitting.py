@@ -122,7 +122,7 @@ def fit(
     made_from = fingerprint(
         settings, {"training": parts.train, "validation": parts.validation}, num_processes=processes.count
     )
-    processes.connect(on_cpu=pick_device(settings.device).type == "cpu")
+    processes.connect(on_cpu=pick_device(settings.device).type == "cpu", divides=settings.fsdp)
     with (
         Interrupts().handled() as interrupts,
         work_dir(out, made_from, resume=resume, overwrite=overwrite)

@@ -13,7 +13,7 @@ from torch import nn
 from stream_classifier.errors import ConfigError
 from training.settings import FitSettings
 
-__all__ = ["Depths", "depths_of", "freeze_below", "needs_depths", "unfreeze_for_epoch"]
+__all__ = ["Depths", "depths_of", "freeze_below", "layer_stack", "needs_depths", "unfreeze_for_epoch"]
 
 _OF_HEAD = ("pooler", "final_norm", "sequence_summary")
 
@@ -38,7 +38,7 @@ class Depths:
 
 def depths_of(model: Any) -> Depths:
     """The depths of a PreTrainedModel for sequence classification, of any family with one stack of layers."""
-    layers = _layers(model)
+    layers = layer_stack(model)
     blocks = list(layers) if layers is not None else [model.base_model.encoder]
     head = len(blocks) + 1
     depth_of = {id(parameter): head for parameter in model.parameters()}
@@ -48,6 +48,17 @@ def depths_of(model: Any) -> Depths:
     for number, block in enumerate(blocks, start=1):
         depth_of |= {id(parameter): number for parameter in block.parameters()}
     return Depths(depth_of, num_layers=len(blocks), shared_layers=layers is None)
+
+
+def layer_stack(model: Any) -> nn.ModuleList | None:
+    """The stack of layers; None for a family that runs one layer many times."""
+    num_layers = getattr(model.config, "num_hidden_layers", 0)
+    for module in model.base_model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == num_layers:
+            return module
+    if hasattr(model.config, "num_hidden_groups"):
+        return None
+    raise ConfigError(f"the layers of a {model.config.model_type} model are not known; give another --base")
 
 
 def needs_depths(settings: FitSettings) -> bool:
@@ -71,14 +82,3 @@ def unfreeze_for_epoch(module: nn.Module, depths: Depths, *, epoch: int, layers_
     lowest = max(0, depths.num_layers + 1 - layers_per_epoch * (epoch - 1))
     freeze_below(module, depths, lowest)
     return lowest
-
-
-def _layers(model: Any) -> nn.ModuleList | None:
-    """The stack of layers; None for a family that runs one layer many times."""
-    num_layers = getattr(model.config, "num_hidden_layers", 0)
-    for module in model.base_model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == num_layers:
-            return module
-    if hasattr(model.config, "num_hidden_groups"):
-        return None
-    raise ConfigError(f"the layers of a {model.config.model_type} model are not known; give another --base")

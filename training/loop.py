@@ -34,6 +34,7 @@ from training.optimizer import parameter_groups
 from training.rows import Rows, RowsDataset, row_length
 from training.sampling import EpochSampler, balanced_probabilities
 from training.settings import FitSettings
+from training.sharding import TellShares, complete_setup, set_sharding, without_weights
 
 __all__ = ["LoopContext", "train"]
 
@@ -78,8 +79,11 @@ def train(
 ) -> TrainingHistory:
     """Trains the parameters of `module` that require gradients, in place, and leaves those of the best epoch in it.
 
+    With `settings.fsdp` the processes divide the module among them; afterwards it is whole in the main one alone.
+
     Args:
-        module: gives `logits` `[B, num_labels]` for what `collate` makes, without its labels.
+        module: gives `logits` `[B, num_labels]` for what `collate` makes, without its labels. To be divided, it is a
+            PreTrainedModel on the CPU.
         train_rows, validation_rows: see rows.py.
         collate: rows to a padded batch with `labels`.
         depths: of the parameters; needed for layer-wise rates and gradual unfreezing.
@@ -88,9 +92,13 @@ def train(
         TrainingError: the loss is not a number; what to try is in the message.
         Interrupted: a signal came, and a checkpoint was saved.
     """
+    checkpoint = last_checkpoint(context.work_dir)
+    if checkpoint is not None and is_finished(checkpoint, settings):
+        return load_best(module, checkpoint, settings)
+    arguments = _arguments(module, settings, context)  # of the whole module
     trainer = _FitTrainer(
-        model=module,
-        args=_arguments(settings, context),
+        model=without_weights(module) if settings.fsdp else module,
+        args=arguments,
         train_dataset=RowsDataset(train_rows),
         eval_dataset=RowsDataset(validation_rows),
         data_collator=collate,
@@ -121,21 +129,22 @@ def train(
         trainer.add_callback(callback)
     if trainer.average is not None:
         trainer.add_callback(trainer.average)
+    if settings.fsdp:
+        trainer.add_callback(TellShares())
     if settings.gradual_unfreezing and depths is not None:
         trainer.add_callback(Unfreeze(module, depths, settings.gradual_unfreezing))
-    checkpoint = last_checkpoint(context.work_dir)
-    if checkpoint is not None and is_finished(checkpoint, settings):
-        return load_best(module, checkpoint, settings)
     try:
         # Several processes would see a signal in different steps, and wait for each other forever: they end at once.
         with context.interrupts.deferred() if trainer.args.world_size == 1 else nullcontext():
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     finally:
         progress.close()
+    if settings.fsdp and trainer.is_world_process_zero():
+        load_best(module, context.work_dir / f"checkpoint-{trainer.state.best_global_step}", settings)
     return TrainingHistory.from_log(trainer.state.log_history, metric=settings.metric, max_epochs=settings.max_epochs)
 
 
-def _arguments(settings: FitSettings, context: LoopContext) -> TrainingArguments:
+def _arguments(module: nn.Module, settings: FitSettings, context: LoopContext) -> TrainingArguments:
     arguments = TrainingArguments(
         output_dir=str(context.work_dir),
         num_train_epochs=settings.max_epochs,
@@ -155,7 +164,7 @@ def _arguments(settings: FitSettings, context: LoopContext) -> TrainingArguments
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=1,  # beside the best
-        load_best_model_at_end=True,
+        load_best_model_at_end=not settings.fsdp,
         metric_for_best_model=_TRAINER_METRICS[settings.metric],
         greater_is_better=settings.metric != "loss",
         seed=settings.seed,
@@ -170,7 +179,10 @@ def _arguments(settings: FitSettings, context: LoopContext) -> TrainingArguments
         run_name=context.run_name,
         report_to=list(settings.report_to) or "none",
         disable_tqdm=True,
+        fsdp=settings.fsdp,  # type: ignore[arg-type]  # documented as a bool, annotated for the command line
     )
+    if settings.fsdp:
+        set_sharding(arguments, module, context.dtype)
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1  # several GPUs are for torchrun; nn.DataParallel is slow, and takes means of our sums
     return arguments
@@ -198,6 +210,12 @@ class _FitTrainer(Trainer):
     settings: FitSettings
     rows_sampler: EpochSampler
     average: WeightAverage | None
+
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        if self.args.fsdp:
+            complete_setup(self.accelerator, self.args)
+            self.is_fsdp_enabled = True
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         return self.rows_sampler

@@ -16,8 +16,12 @@ __all__ = ["Processes"]
 
 T = TypeVar("T")
 
-_SHARDING = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
-"""What `accelerate launch` sets to have every process hold a part of the model."""
+_SHARDING = {
+    "ACCELERATE_USE_FSDP": "start it with torchrun or accelerate launch --multi_gpu, and give fit --fsdp",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed is not supported; start it with torchrun, and give fit --fsdp",
+}
+"""What `accelerate launch` sets to have every process hold a part of the model, and what to do instead: its settings
+would differ from those that a checkpoint here is made with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +41,11 @@ class Processes:
         """As torchrun says in the environment, without talking to the others yet.
 
         Raises:
-            ConfigError: the launcher asks for a model divided among the processes.
+            ConfigError: the launcher asks for a model divided among the processes, which is for `FitSettings.fsdp`.
         """
         asked = next((name for name in _SHARDING if os.environ.get(name, "").lower() in ("1", "true", "yes")), None)
         if asked is not None:
-            problem = "each process of a fit holds the whole model: one in parts (FSDP, DeepSpeed) is not trained"
-            raise ConfigError(f"{asked} is set, but {problem}; start it with torchrun or accelerate launch --multi_gpu")
+            raise ConfigError(f"{asked} is set, but how a model is divided is for fit to say; {_SHARDING[asked]}")
         return cls(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
 
     @property
@@ -50,12 +53,15 @@ class Processes:
         """Whether this process writes."""
         return self.rank == 0
 
-    def connect(self, *, on_cpu: bool) -> None:
-        """Joins the others. On the CPU through gloo, on GPUs through NCCL; a GPU each."""
+    def connect(self, *, on_cpu: bool, divides: bool = False) -> None:
+        """Joins the others. On the CPU through gloo, on GPUs through NCCL; a GPU each.
+
+        When they divide a model, GPUs have both: the parts of a whole one are gathered in the main process's memory.
+        """
         if self.count > 1:
             from accelerate import PartialState
 
-            PartialState(cpu=on_cpu)
+            PartialState(cpu=on_cpu, backend="cuda:nccl,cpu:gloo" if divides and not on_cpu else None)
 
     def wait(self) -> None:
         """Blocks until all are here."""

@@ -108,6 +108,9 @@ class FitSettings:
     """"cpu" or "cuda"; "auto": a GPU where there is one. CUDA_VISIBLE_DEVICES says which."""
     dtype: str = "auto"
     """What layers compute in: "float32", "bfloat16", "float16" (GPU only); weights are float32. "auto": the fastest."""
+    fsdp: bool = False
+    """Divide the model among the processes: each holds a share of weights, gradients and AdamW's means. For one that a
+    single device has no room to train."""
     gradient_checkpointing: bool = False
     """Compute each layer again on the way back instead of keeping what it gave: less memory, a third more time."""
     checkpoint_steps: int | None = None
@@ -163,6 +166,7 @@ class FitSettings:
         check_normalisation(self.normalisation)
         self._check_class_weights()
         self._check_freezing()
+        self._check_fsdp()
 
     @property
     def max_epochs(self) -> int:
@@ -178,8 +182,11 @@ class FitSettings:
         """Refuses what several processes cannot do.
 
         Raises:
-            ConfigError: gradual unfreezing, which changes what they agree about.
+            ConfigError: gradual unfreezing, which changes what they agree about; and dividing the model in one.
         """
+        if count == 1 and self.fsdp:
+            fix = "start it with torchrun --nproc-per-node N -m training fit, or give --no-fsdp"
+            raise ConfigError(f"fsdp divides the model among processes, and there is one; {fix}")
         if count > 1 and self.gradual_unfreezing:
             raise ConfigError(f"gradual_unfreezing works in one process, and there are {count}; leave it out")
 
@@ -201,6 +208,12 @@ class FitSettings:
             raise ConfigError("freeze_encoder and gradual_unfreezing contradict each other; give one of them")
         if self.freeze_encoder and self.gradient_checkpointing:
             raise ConfigError("freeze_encoder leaves nothing for gradient_checkpointing to save; give one of them")
+
+    def _check_fsdp(self) -> None:
+        if self.fsdp:
+            for name in ("freeze_encoder", "contrastive_steps", "ema_decay"):
+                if getattr(self, name):
+                    raise ConfigError(f"fsdp divides the model, and {name} needs it whole; give one of them")
 
 
 def _check_int(name: str, value: int, lowest: int) -> None:

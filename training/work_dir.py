@@ -99,16 +99,19 @@ def work_dir(out: Path, made_from: Mapping[str, Any], *, resume: bool, overwrite
         shutil.rmtree(path)
 
 
-def check_space(place: Path, *, num_parameters: int, num_trained: int) -> None:
+def check_space(place: Path, *, num_parameters: int, num_trained: int, num_copies: int = 1) -> None:
     """Refuses a disk that cannot hold the checkpoints and the model, before hours are spent on them.
 
     Held at once, in float32: the best checkpoint, the last and the next, each with AdamW's two means of what is
     trained; and the model.
 
+    Args:
+        num_copies: of the weights in a checkpoint.
+
     Raises:
         ConfigError: with what is needed and what is free.
     """
-    needed = 3 * (4 * num_parameters + 8 * num_trained) + 4 * num_parameters
+    needed = 3 * (4 * num_copies * num_parameters + 8 * num_trained) + 4 * num_parameters
     free = shutil.disk_usage(place).free
     if free < needed:
         raise ConfigError(

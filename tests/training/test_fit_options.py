@@ -48,6 +48,7 @@ GIVEN: dict[str, tuple[list[str], Any]] = {
     "balanced_sampling": (["--balanced-sampling"], True),
     "device": (["--device", "cpu"], "cpu"),
     "dtype": (["--dtype", "float32"], "float32"),
+    "fsdp": (["--fsdp"], True),
     "gradient_checkpointing": (["--gradient-checkpointing"], True),
     "checkpoint_steps": (["--checkpoint-steps", "50"], 50),
     "seed": (["--seed", "7"], 7),

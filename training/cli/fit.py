@@ -31,6 +31,7 @@ __all__ = ["command"]
         "stream-training fit reviews.csv --config models/mood/run.toml --seed 1 --out models/mood-1",
         "stream-training fit support.csv --task intent --search 20 --search-minutes 60 --out models/intent",
         "torchrun --nproc-per-node 4 -m training fit support.csv --task intent --out models/intent",
+        "torchrun --nproc-per-node 4 -m training fit mail.csv --task spam --base models/large --fsdp --out models/spam",
         "stream-training fit rare.csv --out models/rare --class-weights balanced --metric macro_f1 --epochs 10",
     ),
 )

@@ -178,6 +178,11 @@ _OPTIONS = (
     ),
     _setting(
         _MACHINE,
+        "--fsdp/--no-fsdp",
+        "Divide the model among the processes of torchrun: for one too large to train on one device.",
+    ),
+    _setting(
+        _MACHINE,
         "--gradient-checkpointing/--no-gradient-checkpointing",
         "Less memory for a third more time.",
     ),
