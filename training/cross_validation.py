@@ -11,7 +11,9 @@ import csv
 import dataclasses
 import json
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 
 from stream_classifier.errors import ConfigError
 from stream_classifier.model.calibration import MULTI_LABEL, SINGLE_LABEL, Calibration
+from stream_classifier.model.publish import file_aside
 from training.answers import Answers, one_hot, truth
 from training.data import LABEL_SEPARATOR, Table, labels_of
 from training.evaluation import Evaluation, evaluate_answers
@@ -258,21 +261,33 @@ def _checked(out: Path, *, overwrite: bool) -> Path:
     there = [name for name in (PREDICTIONS_NAME, REVIEW_NAME, FIGURES_NAME) if (out / name).exists()]
     if there and not overwrite:
         raise ConfigError(f"--out {out}: {there[0]} is there already; give another folder, or --overwrite")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--out {out}: {error.strerror}; give a folder that can be made") from error
+    place = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise ConfigError(f"--out {out}: {place} is no folder that can be written to; give a folder that can be made")
     return out
 
 
 def _write(folder: Path, table: Table, answers: Answers, fold_N: NDArray[np.intp], result: CrossValidation) -> None:
+    """All of the tables or none."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with ExitStack() as asides:
+            _write_aside(lambda name: asides.enter_context(file_aside(folder / name)), table, answers, fold_N, result)
+    finally:
+        if not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _write_aside(
+    aside: Callable[[str], Path], table: Table, answers: Answers, fold_N: NDArray[np.intp], result: CrossValidation
+) -> None:
     names = np.array([*answers.labels], dtype=object)
     lines = table.lines or range(1, len(table) + 1)
     given = [LABEL_SEPARATOR.join(label_set) for label_set in table.label_sets]
     said = [LABEL_SEPARATOR.join(names[row_L]) for row_L in answers.predicted_NL]
     loss_N = answers.losses_N
     _table(
-        folder / PREDICTIONS_NAME,
+        aside(PREDICTIONS_NAME),
         ["line", "fold", "label", "predicted", "score", "loss"],
         (
             [line, int(fold), label, predicted, f"{score:.6f}", f"{loss:.6f}"]
@@ -285,7 +300,7 @@ def _write(folder: Path, table: Table, answers: Answers, fold_N: NDArray[np.intp
         found = suspicions(answers.p_NL, answers.true_N)
         true_N = answers.true_N
         _table(
-            folder / REVIEW_NAME,
+            aside(REVIEW_NAME),
             ["line", "label", "suggested", "suspicion", "p_label", "p_suggested", "text"],
             (
                 [
@@ -302,7 +317,7 @@ def _write(folder: Path, table: Table, answers: Answers, fold_N: NDArray[np.intp
             ),
         )
     text = json.dumps(result.as_dict(), indent=2, allow_nan=False)
-    (folder / FIGURES_NAME).write_text(text + "\n", "utf-8")
+    aside(FIGURES_NAME).write_text(text + "\n", "utf-8")
 
 
 def _table(path: Path, header: Sequence[str], rows: Any) -> None:

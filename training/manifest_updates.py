@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from stream_classifier.model.publish import write_manifest
 from training.card import write_card
 from training.documents import write_documents
 from training.export import check_target, written_aside
+from training.interrupts import Interrupted
 
 __all__ = ["check_place", "renew_documents", "update_manifest", "without_thresholds"]
 
@@ -51,10 +53,18 @@ def update_manifest(
         out: None: in place.
     """
     if out is None:
-        return _update(path, change, name=path.resolve().name)
+        content, digest = _write(path, change)
+        try:
+            renew_documents(path, content, name=path.resolve().name)
+        except KeyboardInterrupt as error:
+            done = f"{MANIFEST_NAME} is written, card and report are not: stream-training report {path} renews them"
+            raise Interrupted(f"interrupted: {done}", getattr(error, "signum", signal.SIGINT)) from error
+        return digest
     with written_aside(Path(out)) as aside:
         shutil.copytree(path, aside, dirs_exist_ok=True)
-        return _update(aside, change, name=Path(out).name)
+        content, digest = _write(aside, change)
+        renew_documents(aside, content, name=Path(out).name)
+    return digest
 
 
 def renew_documents(path: Path, content: Mapping[str, Any], *, name: str) -> None:
@@ -76,9 +86,8 @@ def without_thresholds(content: Mapping[str, Any]) -> tuple[dict[str, Any], bool
     return {**{key: value for key, value in content.items() if key != "thresholds"}, "thresholds": kept}, True
 
 
-def _update(path: Path, change: Callable[[dict[str, Any]], Mapping[str, Any]], *, name: str) -> str:
+def _write(path: Path, change: Callable[[dict[str, Any]], Mapping[str, Any]]) -> tuple[Mapping[str, Any], str]:
+    """The new content, and its digest."""
     old = read_json_object(path / MANIFEST_NAME) if (path / MANIFEST_NAME).is_file() else {}
     content = change({key: value for key, value in old.items() if key not in _COMPUTED})
-    digest = write_manifest(path, content)
-    renew_documents(path, content, name=name)
-    return digest
+    return content, write_manifest(path, content)

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import csv
-import multiprocessing
-import multiprocessing.context
 import os
 import random
 import resource
 import signal
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from transformers.trainer_callback import TrainerState
 
 import training
 from stream_classifier.errors import ConfigError
+from tests.plugins.commands import Commands, Done
 from tests.plugins.models import make_directory
-from training import checkpoints, cli, fitting
+from training import checkpoints, fitting
 from training.work_dir import check_space, work_path
 
 SETTINGS: dict[str, Any] = {
@@ -78,38 +74,6 @@ def limited_files(limit: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
 
-def command_line(arguments: list[str], log: Path, patch: Callable[[], None] | None) -> None:
-    """`stream-training` in a process of its own, its standard error in a file."""
-    torch.set_num_threads(1)
-    if patch is not None:
-        patch()
-    with log.open("w") as file:
-        os.dup2(file.fileno(), sys.stderr.fileno())
-    sys.stderr = os.fdopen(2, "w", buffering=1)
-    sys.argv = ["stream-training", *arguments]
-    cli.main()
-
-
-@pytest.fixture(scope="module")
-def processes() -> multiprocessing.context.BaseContext:
-    """Forks of a process that has all imported: a new one would take ten seconds to do so."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["training.fitting", "tests.training.test_checkpoints"])
-    return context
-
-
-@dataclass(frozen=True)
-class Done:
-    """How a fit ended."""
-
-    code: int
-    stderr: str
-
-    @property
-    def last_line(self) -> str:
-        return self.stderr.rstrip().splitlines()[-1]
-
-
 Fit = Callable[..., Done]
 
 
@@ -132,19 +96,14 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def fit(
-    processes: multiprocessing.context.BaseContext, rows: Path, base: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Fit:
+def fit(rows: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Fit:
     """A fit in a process of its own: `fit(out, *flags, patch=…)`."""
-    log = tmp_path_factory.mktemp("log") / "stderr"
+    commands = Commands(["training.fitting", __name__], tmp_path_factory.mktemp("log") / "stderr")
     options = [f"--{name.replace('_', '-')}={value}" for name, value in SETTINGS.items() if name != "golden_texts"]
 
     def run(out: Path, *flags: str, patch: Callable[[], None] | None = None) -> Done:
         arguments = ["fit", str(rows), f"--out={out}", f"--base={base}", "--golden-texts=none", *options, *flags]
-        process = processes.Process(target=command_line, args=(arguments, log, patch))  # type: ignore[attr-defined]
-        process.start()
-        process.join(200)
-        return Done(process.exitcode, log.read_text())
+        return commands.run(arguments, patch)
 
     return run
 

@@ -31,10 +31,11 @@ from training.cli import (
     thresholds,
 )
 from training.cli.options import examples
+from training.interrupts import Interrupted
 
 __all__ = ["cli", "main"]
 
-_TERMINATED = 128 + signal.SIGTERM
+_NOTHING_WRITTEN = "interrupted: nothing was written"
 
 
 def main() -> None:
@@ -49,7 +50,7 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt) as error:  # click makes an Abort of what it catches
         cause = error.__cause__ if isinstance(error, click.Abort) else error
         signum = getattr(cause, "signum", signal.SIGINT)
-        click.echo(str(cause or "") or "interrupted: nothing was written", err=True)
+        click.echo(str(cause or "") or _NOTHING_WRITTEN, err=True)
         code = 128 + signum
     except ConfigError as error:
         click.echo(f"error: {error}", err=True)
@@ -105,4 +106,4 @@ def _one_line(error: click.ClickException) -> str:
 
 
 def _terminate(signum: int, frame: object) -> None:
-    raise SystemExit(_TERMINATED)
+    raise Interrupted(_NOTHING_WRITTEN, signum)
