@@ -39,7 +39,7 @@ from training.report.opinion import Remark
 from training.reporters import prepare_reporters
 from training.search import check_search, search
 from training.settings import FitSettings
-from training.work_dir import fingerprint, work_dir, work_path
+from training.work_dir import SEARCH_NAME, fingerprint, work_dir, work_path
 
 __all__ = ["FitResult", "fit", "publish_fit"]
 
@@ -96,8 +96,8 @@ def fit(
             kept for it; without one for test the figures are those of the validation rows.
         overwrite: whether a model directory at `out` is replaced, and checkpoints of an interrupted fit thrown away.
         resume: go on from the last checkpoint in `out`.work; from the beginning where there is none.
-        num_trials: recipes to try first, on the validation rows alone (see search.py); the best one makes the model. An
-            interrupted search begins anew. 0: `settings` as they are.
+        num_trials: recipes to try first, on the validation rows alone (see search.py); the best one makes the model.
+            0: `settings` as they are.
         max_search_minutes: no trial begins after so long.
         show_progress: whether bars are shown on standard error when it is a terminal.
 
@@ -119,9 +119,8 @@ def fit(
     parts = read_parts(data, settings=settings, validation=validation, test=test)
     if parts.test is None:
         logger.info("there is no test file: the figures are those of the validation rows, which also choose the epoch")
-    made_from = fingerprint(
-        settings, {"training": parts.train, "validation": parts.validation}, num_processes=processes.count
-    )
+    tables = {"training": parts.train, "validation": parts.validation}
+    made_from = {**fingerprint(settings, tables, num_processes=processes.count), "search": num_trials > 0}
     processes.connect(on_cpu=pick_device(settings.device).type == "cpu", divides=settings.fsdp)
     with (
         Interrupts().handled() as interrupts,
@@ -131,13 +130,13 @@ def fit(
         quiet_transformers(),
     ):
         processes.wait()  # until the work directory is made
-        if num_trials and last_checkpoint(work) is None:
+        if num_trials and last_checkpoint(work) is None and not (work / RECIPE_NAME).is_file():
             settings = search(
                 parts,
                 settings,
                 num_trials=num_trials,
                 max_minutes=max_search_minutes,
-                work_dir=work / "search",
+                work_dir=work / SEARCH_NAME,
                 interrupts=interrupts,
                 show_progress=show_progress,
             ).settings

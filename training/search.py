@@ -20,11 +20,12 @@ from stream_classifier.errors import ConfigError
 from training.callbacks import DivergedError
 from training.encoder import find_base, load_encoder, quiet_transformers
 from training.fine_tuning import fine_tune
-from training.interrupts import Interrupts
+from training.interrupts import Interrupted, Interrupts
 from training.normalisation import normalised
 from training.parts import Parts
 from training.progress import bar
 from training.settings import FitSettings
+from training.work_dir import JOURNAL_NAME
 
 if TYPE_CHECKING:
     import optuna
@@ -33,6 +34,7 @@ __all__ = ["SearchResult", "check_search", "search"]
 
 logger = logging.getLogger(__name__)
 
+_SEEDS = 1000  # of the trials of one search; more than that repeat those of the next seed
 _WORST = {"macro_f1": 0.0, "accuracy": 0.0, "loss": float("inf")}
 
 
@@ -80,44 +82,75 @@ def search(
         parts: train and validation rows.
         settings: what a trial changes: learning rate, weight decay, dropout, layer decay and warm-up.
         num_trials: at most so many.
-        work_dir: for the trials' checkpoints, which go away.
-        max_minutes: no trial begins after so long; None: no limit.
+        work_dir: for the trials' checkpoints, which go away, and for a journal of the finished trials. Where that is
+            there already the search goes on after them, with the trials it would have had uninterrupted.
+        max_minutes: no trial begins after so long, from now on; None: no limit.
 
     Raises:
         ConfigError: Optuna is not there, or no trial came to an end.
+        Interrupted: a signal came; the trials before the one that was running are kept.
     """
     check_search(num_trials)
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        direction="minimize" if settings.metric == "loss" else "maximize",
-        sampler=optuna.samplers.TPESampler(seed=settings.seed),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=1),
-    )
-    study.enqueue_trial(_starting_point(settings))
-    recipes: dict[int, FitSettings] = {}
+    study = _study(work_dir, settings)
+    states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+    num_done = len(study.get_trials(states=states))
+    if num_done:
+        logger.info("going on with the search after trial %d of %d", num_done, num_trials)
     started_s = time.monotonic()
     with bar(num_trials, "searching", unit="trial", shown=show_progress) as progress:
-        for _ in range(num_trials):
+        progress.update(num_done)
+        for number in range(num_done, num_trials):
             if max_minutes is not None and time.monotonic() - started_s > 60 * max_minutes:
                 logger.info("the search ends after %g minutes", max_minutes)
                 break
-            trial = study.ask()
-            recipes[trial.number] = _proposed(trial, settings)
-            value = _run(trial, parts, recipes[trial.number], work_dir / "trial", interrupts)
-            state = optuna.trial.TrialState.PRUNED if value is None else optuna.trial.TrialState.COMPLETE
-            study.tell(trial, value, state=state)
+            trial = _next_trial(study, number, settings)
+            try:
+                value = _run(trial, parts, _proposed(trial, settings), work_dir / "trial", interrupts)
+            except Interrupted as error:
+                if not number:
+                    (work_dir / JOURNAL_NAME).unlink()
+                raise Interrupted(f"interrupted in trial {number + 1} of {num_trials}", error.signum) from error
+            study.tell(trial, value, state=states[value is None])
             said = "given up" if value is None else f"{settings.metric} {value:.4f}"
-            logger.info("trial %d of %d: %s; %s", trial.number + 1, num_trials, said, _described(trial))
+            logger.info("trial %d of %d: %s; %s", number + 1, num_trials, said, _described(trial))
             progress.update(1)
-    done = study.get_trials(states=[optuna.trial.TrialState.COMPLETE])
-    if not done:
+    if not study.get_trials(states=states[:1]):
         raise ConfigError("--search: no trial came to an end; give more time, or a lower --learning-rate to start from")
-    best = study.best_trial
-    pruned = len(study.get_trials(states=[optuna.trial.TrialState.PRUNED]))
-    logger.info("the best of %d trials is number %d: %s", len(done), best.number + 1, _described(best))
-    return SearchResult(recipes[best.number], study.best_value, len(done), pruned)
+    best, (num_complete, num_pruned) = study.best_trial, (len(study.get_trials(states=[state])) for state in states)
+    logger.info("the best of %d trials: %s", num_complete, _described(best))
+    return SearchResult(replace(settings, **best.params), study.best_value, num_complete, num_pruned)
+
+
+def _study(work_dir: Path, settings: FitSettings) -> optuna.Study:
+    """The study of the journal in `work_dir`, less the trial that was running when it was left; or a new one."""
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    work_dir.mkdir(parents=True, exist_ok=True)
+    study = optuna.create_study(
+        storage=JournalStorage(JournalFileBackend(str(work_dir / JOURNAL_NAME))),
+        study_name="search",
+        load_if_exists=True,
+        direction="minimize" if settings.metric == "loss" else "maximize",
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=1),
+    )
+    for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+    return study
+
+
+def _next_trial(study: optuna.Study, number: int, settings: FitSettings) -> optuna.Trial:
+    """What is drawn depends on the trials before and on `number`: equal whether the search was interrupted or not."""
+    import optuna
+
+    study.sampler = optuna.samplers.TPESampler(seed=(_SEEDS * settings.seed + number) % 2**32)
+    if not number:
+        study.enqueue_trial(_starting_point(settings))
+    return study.ask()
 
 
 def _starting_point(settings: FitSettings) -> dict[str, Any]:

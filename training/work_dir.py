@@ -1,4 +1,5 @@
-"""DIR.work, beside the model directory DIR while it is being made: the checkpoints, and what they were made from.
+"""DIR.work, beside the model directory DIR while it is being made: the checkpoints, the journal of a search, and
+what they were made from.
 
 It is there while a fit runs, and stays when one is interrupted after a checkpoint. A lock keeps two fits from one
 place; it ends with its process, however that ends.
@@ -24,10 +25,12 @@ from training.checkpoints import last_checkpoint
 from training.data import Table
 from training.interrupts import Interrupted
 
-__all__ = ["check_space", "fingerprint", "work_dir", "work_path"]
+__all__ = ["JOURNAL_NAME", "SEARCH_NAME", "check_space", "fingerprint", "work_dir", "work_path"]
 
 logger = logging.getLogger(__name__)
 
+SEARCH_NAME = "search"
+JOURNAL_NAME = "trials.log"
 _FINGERPRINT = "fit.json"
 _LOCK = "lock"
 _CHANGE_NOTHING = {"checkpoint_steps", "golden_texts", "report_to"}
@@ -86,14 +89,14 @@ def work_dir(out: Path, made_from: Mapping[str, Any], *, resume: bool, overwrite
         try:
             yield path
         except Interrupted as error:
-            if last_checkpoint(path) is None:
+            if _checkpoint(path) is None:
                 shutil.rmtree(path)
                 raise Interrupted("interrupted: nothing was written", error.signum) from error
             message = f"{error}; the same command with --resume goes on from the checkpoint in {path.name}/"
             raise Interrupted(message, error.signum) from error
         except BaseException as error:
             # A diverged fit would diverge again; anything else, as a full disk, may be mended and gone on from.
-            if isinstance(error, DivergedError | ConfigError) or last_checkpoint(path) is None:
+            if isinstance(error, DivergedError | ConfigError) or _checkpoint(path) is None:
                 shutil.rmtree(path)
             raise
         shutil.rmtree(path)
@@ -120,6 +123,12 @@ def check_space(place: Path, *, num_parameters: int, num_trained: int, num_copie
         )
 
 
+def _checkpoint(path: Path) -> Path | None:
+    """What can be gone on from: the last whole checkpoint, or the journal of a search."""
+    journal = path / SEARCH_NAME / JOURNAL_NAME
+    return last_checkpoint(path) or (journal if journal.is_file() else None)
+
+
 def _take(lock: Any, path: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -133,7 +142,7 @@ def _take(lock: Any, path: Path) -> None:
 
 
 def _prepare(path: Path, out: Path, made_from: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:
-    checkpoint = last_checkpoint(path)
+    checkpoint = _checkpoint(path)
     if checkpoint is not None and resume:
         _check_same(path, made_from)
         logger.info("resuming from %s", checkpoint)

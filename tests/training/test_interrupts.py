@@ -71,7 +71,11 @@ CASES = {
         f"distill {{model}} {{rows}} --out={{out}} --epochs=2 {TRAINING}", STEP, 3,
         "interrupted at step 3 of 12" + RESUME, ("out.work",),
     ),
-    "fit --search": Case(f"fit {{rows}} --out={{out}} --search=3 --epochs=1 {TRAINING}", STEP, 9),
+    "fit --search": Case(f"fit {{rows}} --out={{out}} --search=3 --epochs=1 {TRAINING}", STEP, 3),
+    "fit --search, later": Case(
+        f"fit {{rows}} --out={{out}} --search=3 --epochs=1 {TRAINING}", STEP, 9,
+        "interrupted in trial 2 of 3" + RESUME, ("out.work",),
+    ),
     "cross-validate": Case(f"cross-validate {{rows}} --out={{out}} --folds=2 --epochs=1 {TRAINING}", STEP, 6),
     "cross-validate, writing": Case(
         f"cross-validate {{rows}} --out={{out}} --folds=2 --epochs=1 {TRAINING}", "training.cross_validation._table", 2

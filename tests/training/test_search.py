@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,11 +13,12 @@ from stream_classifier.errors import ConfigError
 from tests.plugins.models import make_directory
 from tests.training.test_fit import table
 from training.history import EpochRecord, TrainingHistory
-from training.interrupts import Interrupts
+from training.interrupts import Interrupted, Interrupts
 from training.parts import read_parts
 from training.recipe import read_recipe
 from training.search import search
 from training.settings import FitSettings
+from training.work_dir import JOURNAL_NAME
 
 pytest.importorskip("optuna")
 
@@ -70,13 +72,51 @@ def test_it_starts_from_the_settings_and_finds_better(
     assert found.num_trials == 12
 
 
+def test_an_interrupted_search_goes_on_with_the_trials_it_would_have_had(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = FitSettings(base=str(base), learning_rate=1e-4)
+    parts = read_parts(table(tmp_path / "rows.csv", 60, 1), settings=settings)
+
+    def searched(folder: str, *, interrupted_in: int | None = None) -> tuple[list[FitSettings], FitSettings | None]:
+        tried: list[FitSettings] = []
+
+        def value_of(settings: FitSettings) -> float:
+            if len(tried) + 1 == interrupted_in:
+                raise Interrupted("interrupted at step 3 of 9")
+            tried.append(settings)
+            return 1 - abs((settings.dropout or 0) - 0.3)
+
+        monkeypatch.setattr("training.search.fine_tune", fake(value_of))
+        options: dict[str, Any] = {"num_trials": 14, "work_dir": tmp_path / folder, "interrupts": Interrupts()}
+        if interrupted_in is not None:
+            with pytest.raises(Interrupted, match=f"interrupted in trial {interrupted_in} of 14"):
+                search(parts, settings, **options)
+            return tried, None
+        return tried, search(parts, settings, **options).settings
+
+    whole = searched("whole")
+    assert searched("cut", interrupted_in=1) == ([], None)
+    assert not (tmp_path / "cut" / JOURNAL_NAME).exists(), "there is nothing to go on from"
+    before, _ = searched("cut", interrupted_in=13)
+    after = searched("cut")
+    assert (before + after[0], after[1]) == whole
+    assert len(before) == 12
+
+
 def test_the_budget_of_time_ends_it(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.search.fine_tune", fake(lambda _: 0.5))
-    now = iter(range(0, 10**6, 100))
-    monkeypatch.setattr("training.search.time.monotonic", lambda: next(now))
+    now_s = 0.0
+
+    def takes_100_s(_: FitSettings) -> float:
+        nonlocal now_s
+        now_s += 100
+        return 0.5
+
+    monkeypatch.setattr("training.search.fine_tune", fake(takes_100_s))
+    monkeypatch.setattr("training.search.time", SimpleNamespace(monotonic=lambda: now_s))
     settings = FitSettings(base=str(base))
     parts = read_parts(table(tmp_path / "rows.csv", 60, 1), settings=settings)
-    found = search(parts, settings, num_trials=50, work_dir=tmp_path / "work", interrupts=Interrupts(), max_minutes=5)
+    found = search(parts, settings, num_trials=50, work_dir=tmp_path / "work", interrupts=Interrupts(), max_minutes=4)
     assert found.num_trials == 3
 
 
