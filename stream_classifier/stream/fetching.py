@@ -10,6 +10,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.transport.utils import DefaultSchedulingStrategy
 from faust.types import TP
 
+from stream_classifier.stream.committed_offsets import heed_group_errors
 from stream_classifier.stream.header_keys import accept_any_header_key
 from stream_classifier.stream.intake import Intake
 from stream_classifier.stream.record_batch import RecordBatch
@@ -53,7 +54,9 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
 
     async def on_start(self) -> None:
         await super().on_start()
-        accept_any_header_key(self._ensure_consumer())
+        consumer = self._ensure_consumer()
+        accept_any_header_key(consumer)
+        heed_group_errors(consumer)
 
     async def getmany(
         self, active_partitions: set[TP] | None, timeout: float, max_records: int | None = None
