@@ -67,8 +67,8 @@ class FitSettings:
     """Factor of the learning rate from each layer to the one below it; the head has the full rate."""
 
     epochs: int | None = None
-    """Passes over the training rows at most. None: 5, with a frozen encoder 8."""
-    patience: int = 2
+    """Passes over the training rows at most. None: 10, with a frozen encoder 8."""
+    patience: int = 3
     """Epochs without a better `metric` on the validation rows before it stops."""
     metric: str = "macro_f1"
     """What makes an epoch the best: "macro_f1" or "accuracy" (more is better), or "loss" (less) on validation rows."""
@@ -171,7 +171,7 @@ class FitSettings:
     @property
     def max_epochs(self) -> int:
         """`epochs`, or the default for this kind of fit."""
-        return (8 if self.freeze_encoder else 5) if self.epochs is None else self.epochs
+        return (8 if self.freeze_encoder else 10) if self.epochs is None else self.epochs
 
     @property
     def top_learning_rate(self) -> float:
