@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -99,15 +100,19 @@ def file_aside(path: Path) -> Iterator[Path]:
 def replace_directory(aside: Path, target: Path) -> None:
     """Puts a finished directory where a model directory was, or nothing. `aside` must be on the same file system.
 
-    All files are on the disk before the first rename. Should the process be killed between the two renames that replace
-    an old model, that model is still there, as `target` with the suffix ".old".
+    All files are on the disk before the first rename, readable by whoever may read config.json. Should the process be
+    killed between the two renames that replace an old model, that model is still there, as `target` with the suffix
+    ".old".
 
     Raises:
         ConfigError: the target is something else than a model directory: it is not touched.
     """
     if target.exists() and not (target / CONFIG_NAME).is_file() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(f"{target} is there and is no model directory; give another one, or move it away")
+    readers = stat.S_IMODE((aside / CONFIG_NAME).stat().st_mode)  # safetensors lets nobody else read, umask or not
     for path in [*aside.rglob("*"), aside]:
+        if path.is_file():
+            path.chmod(readers)
         _sync(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     old = target.with_name(target.name + ".old")

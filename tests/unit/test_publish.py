@@ -30,6 +30,15 @@ def test_replacing_puts_the_new_directory_where_the_old_one_was(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
 
 
+def test_weights_may_be_read_by_whoever_may_read_the_rest(model: Path, tiny_bert_dir: Path, tmp_path: Path) -> None:
+    aside = Path(shutil.copytree(tiny_bert_dir, tmp_path / "aside"))
+    (aside / "model.safetensors").chmod(0o600)
+    (aside / "config.json").chmod(0o644)
+    replace_directory(aside, model)
+
+    assert {path.stat().st_mode & 0o777 for path in model.iterdir()} == {0o644}
+
+
 def test_directory_that_holds_something_else_is_not_replaced(model: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
