@@ -45,6 +45,13 @@ HOOKS = [
     (driver.AIOKafkaConsumerThread, "getmany", "(self, active_partitions, timeout)"),
     (driver.AIOKafkaConsumerThread, "_fetch_records", "(self, consumer, active_partitions, timeout, max_records)"),
     (driver.AIOKafkaConsumerThread, "_ensure_consumer", "(self)"),
+    (driver.AIOKafkaConsumerThread, "seek_to_beginning", "(self, partitions)"),
+    (driver.AIOKafkaConsumerThread, "seek_wait", "(self, partitions)"),
+    (driver.AIOKafkaConsumerThread, "commit", "(self, offsets)"),
+    (aiokafka.AIOKafkaConsumer, "end_offsets", "(self, partitions)"),
+    (GroupCoordinator, "_send_req", "(self, request)"),
+    (GroupCoordinator, "coordinator_dead", "(self)"),
+    (GroupCoordinator, "_do_fetch_commit_offsets", "(self, partitions)"),
     (driver.ThreadDelegateConsumer, "earliest_offsets", "(self, partitions)"),
     (driver, "credentials_to_aiokafka_auth", "(credentials, ssl_context)"),
     (driver, "server_list", "(urls, default_port)"),
@@ -97,6 +104,11 @@ def test_attributes_we_read_and_set_are_there() -> None:
 def test_the_fetcher_finds_its_parser_by_names_we_replace() -> None:
     assert {"MemoryRecords", "PartitionRecords"} <= set(Fetcher._proc_fetch_request.__code__.co_names)
     assert "self._fetcher = Fetcher(" in inspect.getsource(aiokafka.AIOKafkaConsumer.start)
+
+
+def test_aiokafka_overlooks_the_groups_error_in_an_answer_about_committed_offsets() -> None:
+    """When it does not any more, stream/committed_offsets.py can go."""
+    assert "response.error_code" not in inspect.getsource(GroupCoordinator._do_fetch_commit_offsets)
 
 
 def test_aiokafka_asserts_that_a_partition_is_there() -> None:
