@@ -15,6 +15,10 @@ import torch
 __all__ = ["Commands", "Done"]
 
 _WAIT_S = 200
+_MODULES = (
+    "training.adaptation", "training.baseline", "training.cli", "training.comparison", "training.cross_validation",
+    "training.distillation", "training.fitting", "training.folds", "training.quantization", "training.search",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,16 +41,17 @@ class Done:
 
 
 class Commands:
-    """Forks of a process that has imported `modules`: a new one would take ten seconds to do so.
+    """Forks of a process that has imported what they need: a new one would take ten seconds to do so.
+
+    There is one such process, whichever test module asks first.
 
     Args:
-        modules: those of the commands, and of the patches.
         log: a file for their standard error.
     """
 
-    def __init__(self, modules: Sequence[str], log: Path) -> None:
+    def __init__(self, log: Path) -> None:
         self._context: multiprocessing.context.BaseContext = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["training.cli", __name__, *modules])
+        self._context.set_forkserver_preload([*_MODULES, __name__])
         self._log = log
 
     def run(self, arguments: Sequence[str], patch: Callable[[], None] | None = None) -> Done:

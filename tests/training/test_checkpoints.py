@@ -98,7 +98,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def fit(rows: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Fit:
     """A fit in a process of its own: `fit(out, *flags, patch=…)`."""
-    commands = Commands(["training.fitting", __name__], tmp_path_factory.mktemp("log") / "stderr")
+    commands = Commands(tmp_path_factory.mktemp("log") / "stderr")
     options = [f"--{name.replace('_', '-')}={value}" for name, value in SETTINGS.items() if name != "golden_texts"]
 
     def run(out: Path, *flags: str, patch: Callable[[], None] | None = None) -> Done:

@@ -92,15 +92,11 @@ CASES = {
         "thresholds {model} {rows} --coverage=0.5 --out={out}", "training.manifest_updates.renew_documents", 1
     ),
 }  # fmt: skip
-MODULES = sorted({
-    "training.adaptation", "training.distillation", "training.search", "training.quantization", "training.fitting",
-    "training.cross_validation", "training.folds", "training.comparison", "training.baseline", "optuna", __name__,
-})  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def commands(tmp_path_factory: pytest.TempPathFactory) -> Commands:
-    return Commands(MODULES, tmp_path_factory.mktemp("log") / "stderr")
+    return Commands(tmp_path_factory.mktemp("log") / "stderr")
 
 
 @pytest.fixture(scope="module")
