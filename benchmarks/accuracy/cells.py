@@ -95,7 +95,8 @@ def _baseline(data_set: DataSet, train: Path, test: Path, evaluation: Evaluation
     tables = [read_table(path, Columns()) for path in (train, test)]
     if data_set.out_of_scope_label is not None:
         tables = [set_apart(table, data_set.out_of_scope_label)[0] for table in tables]
-    return measure_baseline(tables[0], tables[1].texts, evaluation.answers).as_dict()
+    figures = measure_baseline(tables[0], tables[1].texts, evaluation.answers).as_dict()
+    return {**figures, "trained_on": train.name}  # where the sets lie on this machine is nobody's business
 
 
 def _threshold(model: Path, validation: Path, test: Path, folder: Path) -> dict[str, Any]:
