@@ -273,9 +273,11 @@ class BatchConsumer(driver.Consumer):
         # Stock pops the acknowledged offsets of revoked partitions before its last commit (consumer.py:657-664), so
         # what was delivered since the commit before would be repeated: commit while they are known.
         app = self.app
-        if revoked and not app.should_stop:
+        if not app.should_stop:
+            # Stock leaves the flow on where nothing was assigned: what is given next would be read before its seek too.
             self.stop_flow()
             app.flow_control.suspend()
+        if revoked and not app.should_stop:
             self.pause_partitions(revoked)
             app.flow_control.clear()
             limit_s = min(self.intake.drain_timeout_s, app.conf.broker_rebalance_timeout / 2)

@@ -74,6 +74,22 @@ def test_partitions_added_to_the_source_are_read(scene: Scene, delivery: str) ->
 
 
 @GUARANTEES
+def test_a_spare_worker_takes_over(scene: Scene, delivery: str) -> None:
+    """More workers than partitions: whoever has none is given them all under load, begins where the others ended."""
+    total = 16_000
+    workers = [scene.start(delivery=delivery) for _ in range(PARTITIONS + 1)]
+    load = scene.fill_meanwhile(total, 0)
+    spare = next(worker for worker in workers if assigned(worker)[-1:] == ["nothing"])
+    for worker in workers:
+        if worker is not spare:
+            assert worker.stop() == 0
+    load.join()
+    scene.wait_for_results(total, spare)
+    assert spare.stop() == 0
+    scene.assert_one_each(total)
+
+
+@GUARANTEES
 def test_a_group_that_begins_at_the_end_keeps_where_it_began(scene: Scene, delivery: str) -> None:
     """What comes after the first assignment is classified, though the worker died before it had read anything."""
     scene.fill(400)

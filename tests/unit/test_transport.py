@@ -100,6 +100,15 @@ async def test_a_batch_still_in_the_agents_queue_holds_nothing_up(consumer: Cons
     assert consumer.drained_in_time
 
 
+async def test_nothing_is_read_between_an_assignment_and_its_seek_where_nothing_was_assigned_before(
+    consumer: Consumer,
+) -> None:
+    assert consumer.flow_active
+    await consumer.on_partitions_revoked(set())
+    assert not consumer.flow_active
+    assert not consumer.app.flow_control.is_active()
+
+
 @pytest.mark.parametrize(("offset_reset", "beginning", "end"), [("earliest", [0, 2], {}), ("latest", [2], {0: 9})])
 async def test_a_seek_takes_partitions_without_a_committed_offset_back_to_where_they_begin(
     consumer: Consumer, monkeypatch: pytest.MonkeyPatch, offset_reset: str, beginning: list[int], end: dict[int, int]
