@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["Commands", "Done"]
+__all__ = ["Commands", "Done", "command_line", "fork_context"]
 
 _WAIT_S = 200
 _MODULES = (
@@ -41,22 +41,19 @@ class Done:
 
 
 class Commands:
-    """Forks of a process that has imported what they need: a new one would take ten seconds to do so.
-
-    There is one such process, whichever test module asks first.
+    """Runs them one after the other.
 
     Args:
         log: a file for their standard error.
     """
 
     def __init__(self, log: Path) -> None:
-        self._context: multiprocessing.context.BaseContext = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([*_MODULES, __name__])
+        self._context = fork_context()
         self._log = log
 
     def run(self, arguments: Sequence[str], patch: Callable[[], None] | None = None) -> Done:
         """Runs one, and `patch` in its process first."""
-        process = self._context.Process(target=_main, args=(list(arguments), self._log, patch))  # type: ignore[attr-defined]  # not in the stub
+        process = self._context.Process(target=command_line, args=(list(arguments), self._log, patch))  # type: ignore[attr-defined]  # not in the stub
         process.start()
         process.join(_WAIT_S)
         if process.is_alive():
@@ -65,7 +62,18 @@ class Commands:
         return Done(process.exitcode, self._log.read_text(), _is_group(process.pid))
 
 
-def _main(arguments: list[str], log: Path, patch: Callable[[], None] | None) -> None:
+def fork_context() -> multiprocessing.context.BaseContext:
+    """Forks of a process that has imported what commands need: a new one would take ten seconds to do so.
+
+    There is one such process, whichever test module asks first.
+    """
+    context: multiprocessing.context.BaseContext = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*_MODULES, __name__])
+    return context
+
+
+def command_line(arguments: list[str], log: Path, patch: Callable[[], None] | None) -> None:
+    """The command in this process, in a group of its own, `patch` first and its standard error in a file."""
     os.setpgid(0, 0)
     torch.set_num_threads(1)
     if patch is not None:

@@ -20,7 +20,7 @@ from stream_classifier.model.calibration import MULTI_LABEL, SINGLE_LABEL
 from tests.plugins.models import make_directory
 from tests.training.test_fit import table
 from training.cli import cli
-from training.layers import _layers
+from training.layers import layer_stack
 from training.lesson import UNLABELLED, Lesson, LessonSettings, read_unlabelled
 from training.losses import IGNORED, TextLoss
 from training.student import kept_layers, reorder_labels, with_layers
@@ -131,7 +131,7 @@ def test_a_student_has_copies_of_the_layers_and_is_what_loading_gives(family: st
     assert whole.config.num_hidden_layers == 2
     with torch.inference_mode():
         assert torch.allclose(student(input_ids=ids).logits, loaded(input_ids=ids).logits, atol=1e-6)
-    stack, copies = (_layers(model) for model in (whole, student))
+    stack, copies = (layer_stack(model) for model in (whole, student))
     assert all(map(torch.equal, stack[layer - 1].parameters(), copies[0].parameters()))
     assert next(copies[0].parameters()) is not next(stack[layer - 1].parameters())
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from functools import partial
@@ -22,8 +20,10 @@ from transformers import AutoModelForSequenceClassification, TrainingArguments
 
 import training
 from stream_classifier.errors import ConfigError
+from tests.plugins.commands import command_line, fork_context
 from tests.plugins.models import FAMILIES, make_directory
-from tests.training.test_checkpoints import command_line, killed_after_save
+from tests.plugins.ports import free_port
+from tests.training.test_checkpoints import killed_after_save
 from tests.training.test_fit import table
 from training.processes import Processes
 from training.sharding import check_sharding, complete_setup, set_sharding, without_weights
@@ -39,13 +39,6 @@ SETTINGS: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_directory(tmp_path_factory.mktemp("base") / "tiny", labels=("x", "y"))
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 def torchrun(*arguments: str, processes: int = 2) -> subprocess.CompletedProcess[str]:
@@ -120,8 +113,7 @@ def started_as(rank: int, port: int, killed_at: int | None) -> None:
 
 def run_two(arguments: list[str], folder: Path, *, killed_at: int | None = None) -> list[tuple[int | None, str]]:
     """Exit codes and standard errors of two processes: forks of one that has all imported, quicker than torchrun."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["training.fitting", "tests.training.test_processes"])
+    context: Any = fork_context()
     port = free_port()
     logs = [folder / f"stderr-{rank}" for rank in (0, 1)]
     processes = [
