@@ -18,6 +18,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback
 
 from stream_classifier.errors import TrainingError
+from training.history import best_index
 from training.layers import Depths, unfreeze_for_epoch
 from training.progress import bar
 from training.sampling import EpochSampler
@@ -130,10 +131,10 @@ class EarlyStop(TrainerCallback):
 
 
 def epochs_without_gain(log: Sequence[Mapping[str, Any]], metric: str) -> int:
-    """Epochs since the best one, by Trainer's log."""
-    name, sign = ("eval_nll", -1) if metric == "loss" else (f"eval_{metric}", 1)
-    values = [sign * entry[name] for entry in log if name in entry]
-    return len(values) - 1 - values.index(max(values)) if values else 0
+    """Epochs since the best one, by Trainer's log; none while an F1 or accuracy is still 0 (see `best_index`)."""
+    name = "eval_nll" if metric == "loss" else f"eval_{metric}"
+    values = [entry[name] for entry in log if name in entry]
+    return len(values) - 1 - best_index(values, metric) if values else 0
 
 
 class DivergedError(TrainingError):

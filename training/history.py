@@ -122,11 +122,25 @@ class TrainingHistory:
         return cls(epochs, best_epoch(epochs, metric), metric, max_epochs)
 
 
-def best_epoch(epochs: Sequence[EpochRecord], metric: str) -> int:
-    """The first of the best epochs, counted from 1; as `epochs`, at least one."""
+def best_index(values: Sequence[float], metric: str) -> int:
+    """Which epoch is the best by `metric`: the first of the best; while an F1 or accuracy is 0 in all, the last.
+
+    A model of several labels a text gives none at all at first: its figures say 0 until the loss, which falls all the
+    while, is low enough for a first answer.
+
+    >>> best_index([0.5, 0.7, 0.7], "macro_f1"), best_index([0.0, 0.0], "macro_f1"), best_index([0.2, 0.1], "loss")
+    (1, 1, 1)
+    """
     if metric == "loss":
-        return min(epochs, key=lambda record: record.validation_loss).epoch
-    return max(epochs, key=lambda record: float(getattr(record, metric))).epoch
+        return values.index(min(values))
+    best = max(values)
+    return values.index(best) if best > 0 else len(values) - 1
+
+
+def best_epoch(epochs: Sequence[EpochRecord], metric: str) -> int:
+    """The epoch that `best_index` chooses, counted from 1; of `epochs`, at least one."""
+    name = "validation_loss" if metric == "loss" else metric
+    return epochs[best_index([getattr(record, name) for record in epochs], metric)].epoch
 
 
 def read_history(directory: str | Path) -> TrainingHistory:

@@ -236,6 +236,12 @@ class _FitTrainer(Trainer):
             metrics: dict[str, float] = super().evaluate(*arguments, **named)
         return metrics
 
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Of epochs in which an F1 or accuracy is 0 the last is the best, as `history.best_index` says."""
+        if self.settings.metric != "loss" and self.state.best_metric == 0:
+            self.state.best_metric = None
+        return bool(super()._determine_best_metric(metrics, trial))
+
     def _averaged(self) -> AbstractContextManager[None]:
         return nullcontext() if self.average is None else self.average.in_place()
 

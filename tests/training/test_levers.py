@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from stream_classifier.errors import ConfigError, TrainingError
 from stream_classifier.model.calibration import MULTI_LABEL, SINGLE_LABEL
 from tests.plugins.models import FAMILIES, make_directory
 from tests.training.loops import encoder_of, optimizer_state, rows_of, run, settings_of, weights_of
+from training.checkpoints import is_finished
+from training.history import TrainingHistory
 from training.layers import depths_of, freeze_below, unfreeze_for_epoch
 from training.losses import TextLoss
 
@@ -234,6 +237,41 @@ def test_the_metric_chooses_the_epoch_that_is_kept(
     history = run(encoder_of(base, settings).model, rows_of(8), settings, tmp_path)
     assert history.best_epoch == best
     assert history.num_epochs == min(5, best + 2), "two epochs of patience"
+
+
+def test_epochs_without_an_answer_are_no_end_and_the_last_of_them_is_kept(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several labels a text: the macro-F1 is 0 until the first label is given."""
+    from safetensors.torch import load_file
+
+    def fitted(name: str, f1: list[float]) -> tuple[TrainingHistory, str]:
+        figures = iter(f1)
+        monkeypatch.setattr(
+            "training.loop._scores", lambda *_: {"nll": 0.5, "accuracy": 0.0, "macro_f1": next(figures)}
+        )
+        settings = settings_of(metric="macro_f1", epochs=len(f1), patience=2)
+        module = encoder_of(base, settings).model
+        history = run(module, rows_of(8), settings, tmp_path / name)
+        kept = [
+            checkpoint.name
+            for checkpoint in (tmp_path / name).glob("checkpoint-*")
+            if torch.equal(load_file(checkpoint / "model.safetensors")["classifier.bias"], module.classifier.bias)
+        ]
+        return history, kept[0]
+
+    silent, kept = fitted("silent", [0.0, 0.0, 0.0, 0.0])
+    assert (silent.num_epochs, silent.best_epoch, kept) == (4, 4, "checkpoint-4")
+    late, kept = fitted("late", [0.0, 0.0, 0.0, 0.1, 0.1, 0.1, 0.2])
+    assert (late.num_epochs, late.best_epoch, kept) == (6, 4, "checkpoint-4"), "patience counts from the first answer"
+
+
+@pytest.mark.parametrize(("f1", "finished"), [([0.0, 0.0, 0.0], False), ([0.0, 0.1, 0.1, 0.1], True)])
+def test_a_fit_that_gives_no_label_yet_is_gone_on_with(f1: list[float], finished: bool, tmp_path: Path) -> None:
+    log = [{"eval_macro_f1": value, "eval_nll": 0.5, "epoch": i + 1} for i, value in enumerate(f1)]
+    state = {"log_history": log, "epoch": float(len(f1)), "global_step": len(f1), "max_steps": 10}
+    (tmp_path / "trainer_state.json").write_text(json.dumps(state))
+    assert is_finished(tmp_path, settings_of(metric="macro_f1", epochs=10, patience=2)) == finished
 
 
 def test_the_best_epoch_is_the_one_left_in_the_module(base: Path, tmp_path: Path) -> None:

@@ -110,6 +110,22 @@ def test_a_label_never_predicted_is_named_with_its_rows() -> None:
     assert remark.severity == "warning"
 
 
+def test_a_model_that_never_gives_any_label_is_told_so_once() -> None:
+    answers = make_answers(LABELS, number=600, multi_label=True)
+    silent = {"p_NL": 0.4 * answers.p_NL, "scores_N": 0.4 * answers.p_NL.max(axis=1)}
+    none = measured(answers, **silent, predicted_NL=np.zeros_like(answers.predicted_NL))
+    found = second_opinion(subject(evaluation=none))
+    remark = only(found, "no-answers")
+    assert remark.severity == "warning"
+    assert "of 600 texts none" in remark.message
+    assert "the highest score is 0.40" in remark.message
+    for fix in ("--epochs 8", "--class-weights balanced", "stream-training thresholds models/mail DATA --f1"):
+        assert fix in remark.fix
+    assert "never-predicted" not in {remark.code for remark in found}
+    one = replace(none, answers=replace(none.answers, predicted_NL=answers.predicted_NL & [True, False, False]))
+    assert "no-answers" not in {remark.code for remark in second_opinion(subject(evaluation=one))}
+
+
 def test_too_few_examples() -> None:
     remark = only(second_opinion(subject(data=data({"ham": 400, "news": 7, "spam": 300}))), "few-examples")
     assert "'news' has fewer than 8 training rows" in remark.message

@@ -165,7 +165,17 @@ def _labels(subject: Subject, e: Evaluation) -> Iterator[Remark]:
     train = subject.data.parts.get("train")
     counts: Mapping[str, int] = {} if train is None else train.labels
     never = [label for label, s in e.per_label.items() if s.support and s.precision is None]
-    if never:
+    if never and not e.answers.predicted_NL.any():
+        epochs = 10 if subject.history is None else subject.history.max_epochs
+        yield Remark(
+            "no-answers",
+            "warning",
+            f"No label is ever given: of {e.n} texts none has a score that reaches the threshold of its label (0.5 "
+            f"unless set); the highest score is {e.answers.p_NL.max():.2f}",
+            f"train again with --epochs {2 * epochs} or --class-weights balanced; without that, lower thresholds: "
+            f"stream-training thresholds {subject.name} DATA --f1",
+        )
+    elif never:
         rows = sum(e.per_label[label].support for label in never)
         yield Remark(
             "never-predicted",
