@@ -20,7 +20,7 @@ from training.data import Columns
 from training.intervals import Interval, bootstrap_interval
 from training.metrics import brier_scores
 from training.reading import find_part, read_table
-from training.rejection import known_out_of_scope_label, set_apart
+from training.rejection import in_scope
 
 __all__ = [
     "Comparison",
@@ -127,9 +127,8 @@ def compare(
         what = f"the label {odd[0]!r} is one of only one of them" if odd else "one gives several labels a text"
         raise ConfigError(f"{names[0]} and {names[1]} answer different questions: {what}; compare models of one task")
     for model in (first, second):
-        outside = None if isinstance(model, Classifier) else known_out_of_scope_label(model)
-        if outside is not None:
-            table, _ = set_apart(table, outside)
+        if not isinstance(model, Classifier):
+            table = in_scope(table, model)
     answers = [answer_table(classifier, table) for classifier in found]
     return compare_answers(answers[0], answers[1], first=names[0], second=names[1])
 

@@ -36,6 +36,7 @@ from training.parity_limits import DISTILL_LIMITS, ParityLimits
 from training.parts import Parts, read_parts
 from training.processes import Processes
 from training.progress import bar
+from training.rejection import known_out_of_scope_label, set_apart
 from training.settings import FitSettings
 from training.student import kept_layers, reorder_labels, with_layers
 from training.work_dir import fingerprint, work_dir
@@ -98,7 +99,7 @@ def distill(
         out: the model directory to make.
         layers: of the teacher that the student starts from, evenly spaced; None: half of them, or with
             `settings.base` a student that starts from that.
-        settings: of the training; task, positive label and normalisation are the teacher's unless set.
+        settings: of the training; task, positive and out-of-scope label and normalisation are the teacher's unless set.
         lesson: what the teacher counts for.
         unlabelled: more texts, which the teacher answers too.
         limits: of the gate; None: `DISTILL_LIMITS`.
@@ -156,6 +157,8 @@ def distill(
         def gate(aside: Path) -> None:
             logger.info("comparing with the teacher")
             rows = parts.validation if parts.test is None else parts.test
+            if settings.out_of_scope_label is not None:
+                rows, _ = set_apart(rows, settings.out_of_scope_label)
             thresholds = Thresholds() if checked.manifest is None else checked.manifest.thresholds
             student = Classifier.load(
                 aside, threshold=thresholds.default, thresholds=thresholds.labels or None, name=out.name
@@ -180,15 +183,13 @@ def _check(settings: FitSettings, lesson: LessonSettings, layers: int | None) ->
         raise ConfigError("--freeze-encoder would keep the student's layers from learning; leave it out")
     if settings.balanced_sampling:
         raise ConfigError("--balanced-sampling goes by labels, which unlabelled texts do not have; leave it out")
-    if settings.out_of_scope_label is not None:
-        raise ConfigError("--out-of-scope-label is for fit; fit a rejection rule of the student with thresholds")
     if lesson.hidden_weight and settings.base is not None:
         raise ConfigError("--hidden-weight needs layers that were the teacher's; leave --base or --hidden-weight out")
     return settings
 
 
 def _as_the_teacher(settings: FitSettings, checked: ModelDirectory) -> FitSettings:
-    """Task, positive label and what the teacher reads of a text, where nothing else is set."""
+    """Task, labels with a meaning of their own and what the teacher reads of a text, where nothing else is set."""
     manifest, default = checked.manifest, FitSettings()
     taken: dict[str, Any] = {"max_length": min(settings.max_length, checked.max_length)}
     if manifest is not None:
@@ -196,6 +197,8 @@ def _as_the_teacher(settings: FitSettings, checked: ModelDirectory) -> FitSettin
             taken["task"] = manifest.task
         if settings.positive_label is None:
             taken["positive_label"] = manifest.positive_label
+        if settings.out_of_scope_label is None:
+            taken["out_of_scope_label"] = known_out_of_scope_label(checked.path)
         if not settings.normalisation:
             taken["normalisation"] = tuple(manifest.normalisation or ())
     return replace(settings, **taken)

@@ -31,6 +31,7 @@ from training.nncf_int8 import INT8_FOLDER, write_int8
 from training.parity import Parity, measure_parity, require
 from training.parity_limits import ParityLimits
 from training.reading import find_part, find_table, read_table
+from training.rejection import in_scope
 
 __all__ = ["BACKENDS", "DTYPES", "QuantizeResult", "quantize"]
 
@@ -99,7 +100,7 @@ def quantize(
     Args:
         model: a model directory, or with `out` a Hub name.
         data: a folder with train and validation (or test) tables: the ranges of int8 are those of training texts, the
-            gate runs on the others. Or one table, which is divided.
+            gate runs on the others. Or one table, which is divided. Rows out of scope are left out.
         out: a directory for a copy; None: `model` itself, which is replaced at once and as a whole.
         dtype: "int8", or "bfloat16", which changes the weights and so needs `out`.
         backend: what int8 is for: "openvino" or "torchao".
@@ -121,7 +122,7 @@ def quantize(
     if dtype == "bfloat16" and out is None:
         raise ConfigError("bfloat16 replaces the weights, which nothing brings back; give --out for the copy")
     path = check_place(model, out, overwrite=overwrite)
-    calibration, rows = _tables(Path(data), columns, num_calibration_texts)
+    calibration, rows = _tables(path, Path(data), columns, num_calibration_texts)
     checked = read(path)
     target = path if out is None else Path(out)
     before = Classifier.load(path, device="cpu", dtype="float32")
@@ -160,16 +161,16 @@ def quantize(
     return QuantizeResult(target, digest, form, tolerance, parity, Path(rows.source).name, used)
 
 
-def _tables(data: Path, columns: Columns | None, num_texts: int) -> tuple[list[str], Table]:
+def _tables(model: Path, data: Path, columns: Columns | None, num_texts: int) -> tuple[list[str], Table]:
     """Texts to calibrate with, and the rows of the gate: other ones, which the model was not trained on if possible."""
-    train = read_table(find_part(data, "train"), columns)
+    train = in_scope(read_table(find_part(data, "train"), columns), model)
     order = np.random.default_rng(_SEED).permutation(len(train))
     chosen = order[:num_texts]
     held_out = None
     if data.is_dir():
         held_out = find_table(data, "validation") or find_table(data, "test")
     if held_out is not None:
-        return [train.texts[int(i)] for i in chosen], read_table(held_out, columns)
+        return [train.texts[int(i)] for i in chosen], in_scope(read_table(held_out, columns), model)
     rest = sorted(order[num_texts:].tolist()) or sorted(order.tolist())
     if data.is_dir():
         logger.warning("%s has no validation and no test table: the gate runs on training rows, which flatter", data)

@@ -35,7 +35,7 @@ from training.data import Columns, Table
 from training.evaluation import Evaluation, evaluate_answers
 from training.manifest_updates import check_place, update_manifest, without_thresholds
 from training.reading import find_part, read_table
-from training.rejection import known_out_of_scope_label, set_apart
+from training.rejection import in_scope
 
 __all__ = ["CalibrationFigures", "CalibrationResult", "calibrate", "first_calibration"]
 
@@ -135,9 +135,7 @@ def calibrate(
     if method not in (_AUTO, _NONE, *METHODS):
         raise ConfigError(f"--method {method}: give auto, none, {', '.join(METHODS)}")
     path = check_place(model, out, overwrite=overwrite)
-    table = read_table(find_part(Path(data), "validation"), columns)
-    if (outside := known_out_of_scope_label(path)) is not None:
-        table, _ = set_apart(table, outside)
+    table = in_scope(read_table(find_part(Path(data), "validation"), columns), path)
     classifier = Classifier.load(model, device=device, dtype=dtype)
     answers = answer_table(classifier, table)
     fitted = _fitted(answers, table, method)

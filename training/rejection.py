@@ -35,6 +35,7 @@ __all__ = [
     "Outside",
     "first_rejection",
     "fit_rejection",
+    "in_scope",
     "joined",
     "known_out_of_scope_label",
     "measure_out_of_scope",
@@ -130,6 +131,16 @@ def set_apart(table: Table, label: str) -> tuple[Table, Table | None]:
     if not inside:
         raise ConfigError(f"{table.source}: all {len(table)} rows have the out-of-scope label {label!r}; give others")
     return table.take(inside, table.source), table.take(outside, f"{table.source} (out of scope)")
+
+
+def in_scope(table: Table, model: str | Path) -> Table:
+    """The rows that a model is asked about: all but those with the out-of-scope label of its directory.
+
+    Raises:
+        ConfigError: as for `set_apart`.
+    """
+    label = known_out_of_scope_label(model)
+    return table if label is None else set_apart(table, label)[0]
 
 
 def joined(tables: Sequence[Table]) -> Table | None:

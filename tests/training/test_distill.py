@@ -178,6 +178,25 @@ def test_a_student_is_smaller_complete_and_learns_from_the_teacher(teacher: Path
     assert not (tmp_path / "student.work").exists()
 
 
+def test_a_teacher_that_knows_what_is_out_of_scope_teaches_that_too(teacher: Path, data: Path, tmp_path: Path) -> None:
+    mixed = tmp_path / "data"
+    mixed.mkdir()
+    for file in data.iterdir():
+        outside = "".join(f"brown fox {i},oos\n" for i in range(20))
+        (mixed / file.name).write_text(file.read_text() + outside)
+    training.reject(teacher, mixed, label="oos", keep=0.9, out=tmp_path / "teacher")
+    settings = training.FitSettings(**{**SETTINGS, "epochs": 1})
+    result = training.distill(
+        tmp_path / "teacher", mixed, tmp_path / "student", layers=1, settings=settings, limits=ANYTHING
+    )
+    assert Classifier.load(tmp_path / "student").labels == ("money", "sport")
+    assert (result.parity.n, result.fit.evaluation.n) == (60, 60)
+    assert result.fit.evaluation.out_of_scope is not None
+    assert result.fit.evaluation.out_of_scope.n == 20
+    rule = json.loads((tmp_path / "student" / "classifier.json").read_text())["thresholds"]["rejection"]
+    assert (rule["tuned_for"]["out_of_scope_label"], rule["tuned_for"]["num_out_of_scope"]) == ("oos", 40)
+
+
 def test_the_teachers_word_decides_where_labels_count_nothing(teacher: Path, data: Path, tmp_path: Path) -> None:
     """Labels turned round: a student that learns from the teacher alone still answers as the teacher does."""
     turned = tmp_path / "data"

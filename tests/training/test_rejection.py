@@ -130,6 +130,26 @@ def test_other_commands_know_the_label_of_the_rule(model: Path, rows: Path, tmp_
     assert read_json_object(tmp_path / "model" / "classifier.json")["thresholds"] == {}
 
 
+@pytest.mark.parametrize(("parts", "n"), [(("rows",), 200), (("train", "validation"), 300)])
+def test_a_model_is_compressed_with_the_rows_it_was_made_with(
+    model: Path, rows: Path, tmp_path: Path, parts: tuple[str, ...], n: int
+) -> None:
+    training.reject(model, rows, out=tmp_path / "model")
+    for part in parts:
+        (tmp_path / f"{part}.csv").write_bytes(rows.read_bytes())
+    data = tmp_path if len(parts) > 1 else tmp_path / "rows.csv"
+    result = training.quantize(
+        tmp_path / "model",
+        data,
+        dtype="bfloat16",
+        out=tmp_path / "half",
+        num_calibration_texts=100,
+        limits=training.ParityLimits(0, 1, 1, 1, min_speedup=0),
+    )
+    assert result.parity.n == n, "the 60 rows out of scope are not among them"
+    assert "rejection" in read_json_object(tmp_path / "half" / "classifier.json")["thresholds"]
+
+
 def test_the_report_tells_of_texts_out_of_scope_by_the_rule_of_now(model: Path, rows: Path, tmp_path: Path) -> None:
     path = tmp_path / "model"
     result = training.reject(model, rows, score="max_prob", keep=0.9, out=path)
