@@ -5,6 +5,7 @@ Reading them is for reading.py, dividing rows for splits.py.
 
 from __future__ import annotations
 
+import shlex
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -190,12 +191,19 @@ def check_known_labels(table: Table, labels: Sequence[str], *, known_from: str) 
     """
     unknown = sorted(set(table.label_counts()) - set(labels))
     if unknown:
+        what = f"{len(unknown)} labels are" if len(unknown) > 1 else "1 label is"
         named = ", ".join(repr(label) for label in unknown[:5]) + (" …" if len(unknown) > 5 else "")
-        raise ConfigError(
-            f"{table.source}: {len(unknown)} labels are not among those of {known_from}: {named}; "
-            "correct them, rename them or leave their rows out with --label-map (old=new, old=), "
-            "or add rows that have them to the training file"
+        fix = (
+            "correct, rename or leave such rows out with --label-map (old=new, old=), or add rows of that kind to the "
+            "training file"
         )
+        if len(unknown) == 1:
+            option = f"--out-of-scope-label {shlex.quote(unknown[0])}"
+            fix += (
+                "; where it marks texts that belong to no label, make it known with "
+                f"stream-training thresholds MODEL DATA --keep-in-scope 0.95 {option}"
+            )
+        raise ConfigError(f"{table.source}: {what} not among those of {known_from}: {named}; {fix}")
 
 
 def _at(values: Sequence[T], indices: Sequence[int]) -> list[T]:

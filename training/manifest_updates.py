@@ -20,6 +20,7 @@ from training.card import write_card
 from training.documents import write_documents
 from training.export import check_target, written_aside
 from training.interrupts import Interrupted
+from training.rejection import keep_label, out_of_scope_label_in
 
 __all__ = ["check_place", "renew_documents", "update_manifest", "without_thresholds"]
 
@@ -76,14 +77,20 @@ def renew_documents(path: Path, content: Mapping[str, Any], *, name: str) -> Non
 def without_thresholds(content: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     """The content less the thresholds that another calibration invalidates, and whether there were any.
 
-    A rejection rule by energy stays: it reads the raw logits.
+    A rejection rule by energy stays: it reads the raw logits. Of another one the label stays.
     """
     old = {name: value for name, value in content.get("thresholds", {}).items() if value not in (None, {})}
     kept = {"rejection": old["rejection"]} if old.get("rejection", {}).get("score") == "energy" else {}
     gone = old.keys() - kept.keys() - {"tuned_for"}
     if not gone:
         return dict(content), False
-    return {**{key: value for key, value in content.items() if key != "thresholds"}, "thresholds": kept}, True
+    new = {**content, "thresholds": kept}
+    if "rejection" not in gone:
+        return new, True
+    fix = "stream-training thresholds --keep-in-scope fits another"
+    logger.warning("the rejection rule by %s was fitted to other probabilities and is removed: %s",
+                   old["rejection"].get("score"), fix)  # fmt: skip
+    return keep_label(new, out_of_scope_label_in(content)), True
 
 
 def _write(path: Path, change: Callable[[dict[str, Any]], Mapping[str, Any]]) -> tuple[Mapping[str, Any], str]:

@@ -91,6 +91,7 @@ def thresholds(
     *,
     priors: Mapping[str, float] | None = None,
     positive_label: str | None = None,
+    out_of_scope_label: str | None = None,
     columns: Columns | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
@@ -108,6 +109,8 @@ def thresholds(
         goal: a precision, a coverage, costs, or the best F1.
         priors: shares of labels on the stream, for what is to be expected there; the thresholds are those of the rows.
         positive_label: for costs with two labels; None: the model's, else guessed from the names.
+        out_of_scope_label: what marks rows that belong to no label, whose answers are errors; None: as the model's
+            rejection rule says.
         columns: where texts and labels are.
         out: a directory to write; None: `model` itself, atomically.
         overwrite: whether a model directory at `out` is replaced.
@@ -122,7 +125,7 @@ def thresholds(
     served = Classifier.load(model, device=device, dtype=dtype)
     # Each label's threshold 0: what is uncertain now is so by the rejection rule alone.
     open_to_all = Classifier.load(served, thresholds=dict.fromkeys(served.labels, 0.0))
-    outside = known_out_of_scope_label(path)
+    outside = out_of_scope_label or known_out_of_scope_label(path)
     answers, before = (answer_table(loaded, table, out_of_scope_label=outside) for loaded in (open_to_all, served))
     labels = answers.labels
     manifest = directory.read(model).manifest

@@ -115,8 +115,8 @@ def test_a_model_that_cannot_fill_in_words_is_refused_in_a_line(
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (("evaluate", "MODEL", "other.csv"), r"labels are not among those of the model topics: 'chess'"),
-        (("calibrate", "MODEL", "other.csv"), r"labels are not among those of the model topics: 'chess'"),
+        (("evaluate", "MODEL", "other.csv"), r"1 label is not among those of the model topics: 'chess'"),
+        (("calibrate", "MODEL", "other.csv"), r"1 label is not among those of the model topics: 'chess'"),
         (("thresholds", "MODEL", "other.csv", "--precision", "0.9"), r"not among those of the model topics: 'chess'"),
         (("fit", "rows.csv", "--base", "BASE", "--validation", "other.csv", *FIT), "'chess'"),
         (("fit", "numbers.csv", "--base", "BASE", *FIT), "all 40 texts are numbers; name the column"),

@@ -130,6 +130,32 @@ def test_other_commands_know_the_label_of_the_rule(model: Path, rows: Path, tmp_
     assert read_json_object(tmp_path / "model" / "classifier.json")["thresholds"] == {}
 
 
+def test_a_model_that_loses_its_rule_by_calibration_still_knows_the_label(
+    model: Path, rows: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "model"
+    training.reject(model, rows, score="max_prob", out=path)
+    training.calibrate(path, rows)
+    assert "--keep-in-scope fits another" in caplog.text
+    assert "out_of_scope_label | oos" in (path / "README.md").read_text("utf-8")
+    assert training.calibrate(path, rows).n == 300
+    result = training.thresholds(path, rows, training.Goal(coverage=0.5))
+    assert result.n == 360
+    assert training.evaluate(path, rows).out_of_scope is not None
+    assert training.reject(path, rows).label == "oos"
+
+
+def test_a_model_that_never_knew_the_label_is_told_it_or_refuses_with_the_option(
+    model: Path, rows: Path, tmp_path: Path
+) -> None:
+    arguments = ["thresholds", str(model), str(rows), "--coverage", "0.5", "--out", str(tmp_path / "model")]
+    refused = CliRunner().invoke(cli, arguments)
+    assert "1 label is not among those of" in str(refused.exception)
+    assert str(refused.exception).endswith("thresholds MODEL DATA --keep-in-scope 0.95 --out-of-scope-label oos")
+    done = CliRunner().invoke(cli, [*arguments, "--out-of-scope-label", "oos", "--json"])
+    assert json.loads(done.stdout)["n"] == 360
+
+
 @pytest.mark.parametrize(("parts", "n"), [(("rows",), 200), (("train", "validation"), 300)])
 def test_a_model_is_compressed_with_the_rows_it_was_made_with(
     model: Path, rows: Path, tmp_path: Path, parts: tuple[str, ...], n: int

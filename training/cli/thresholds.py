@@ -45,7 +45,11 @@ _MAX_LISTED = 20
 @click.option("--review-cost", type=float, help="Of a text that is uncertain.")
 @click.option("--positive-label", help="With costs and two labels [default: the model's, or guessed]")
 @click.option("--keep-in-scope", type=float, help="Reject texts out of scope, keeping this share of the others: 0.95.")
-@click.option("--out-of-scope-label", metavar="LABEL", help="What marks them in DATA [default: the model's, or oos]")
+@click.option(
+    "--out-of-scope-label",
+    metavar="LABEL",
+    help="What marks such texts in DATA [default: the model's; with --keep-in-scope else oos]",
+)
 @click.option(
     "--rejection-score", default="auto", show_default=True, help="max_prob, energy, or whichever finds more of them."
 )
@@ -117,6 +121,7 @@ def command(
         goal,
         priors=None if priors is None else parse_shares("--priors", priors),
         positive_label=positive_label,
+        out_of_scope_label=out_of_scope_label,
         **place,
     )
     if as_json:
