@@ -12,7 +12,6 @@ Others register themselves with `register`, or by an entry point of the group "s
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -20,7 +19,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import orjson
 
-from stream_classifier.errors import ConfigError, RecordError
+from stream_classifier.errors import ConfigError, RecordError, nearest
 from stream_classifier.json_pointer import MISSING, compile_pointer
 
 __all__ = ["Codec", "CodecFactory", "Decoded", "JsonCodec", "TextCodec", "create", "get", "register"]
@@ -118,8 +117,8 @@ def get(name: str) -> CodecFactory:
     installed = {entry.name: entry for entry in metadata.entry_points(group=ENTRY_POINTS)}
     if name not in installed:
         known = sorted({*_registry, *installed})
-        nearest = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else "install the package that has it, or use one of these"
+        close = nearest(name, known)
+        hint = f"did you mean {close!r}?" if close else "install the package that has it, or use one of these"
         raise ConfigError(f"codec = {name!r}: there are {', '.join(map(repr, known))}; {hint}")
     entry = installed[name]
     try:

@@ -10,11 +10,14 @@
         ├── DeliveryError         the broker did not take what was produced
         └── ModelError            the model answers nothing any more, not even its probe
 
-A message says what happened, the value seen, the limit and the fix, and never holds message text or keys.
+A message says what happened, the value seen, the limit and the fix, and never holds message text or keys. Where a name
+is not known it says which one was probably meant: `nearest`.
 """
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
 __all__ = [
@@ -27,6 +30,8 @@ __all__ = [
     "StreamClassifierError",
     "TrainingError",
     "TransientError",
+    "nearest",
+    "no_command",
 ]
 
 
@@ -88,3 +93,23 @@ class DeliveryError(FatalError):
 
 class ModelError(FatalError):
     """The model fails on texts it answered before: nothing is dead-lettered, the worker stops."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that `word` was probably meant to be; the case and the kind of dash do not count.
+
+    >>> nearest("clasify", ["classify", "check"]), nearest("Max-Tokens", ["max_tokens"]), nearest("x", ["check"])
+    ('classify', 'max_tokens', None)
+    """
+    known = list(known)
+    folded = {name.casefold().replace("-", "_"): name for name in reversed(known)}
+    matches = difflib.get_close_matches(word.casefold().replace("-", "_"), folded, n=1, cutoff=0.6)
+    return folded[matches[0]] if matches else None
+
+
+def no_command(name: str, commands: Iterable[str]) -> str:
+    """What a command line says of a command that it does not have."""
+    commands = list(commands)
+    close = nearest(name, commands)
+    known = f"perhaps {close!r}" if close else f"the commands are {', '.join(commands)}"
+    return f"there is no command {name!r}, {known}"

@@ -6,7 +6,6 @@ of the columns in a table of their own.
 
 from __future__ import annotations
 
-import difflib
 import json
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from stream_classifier.errors import ConfigError
+from stream_classifier.errors import ConfigError, nearest
 from training.data import Columns
 from training.settings import FitSettings
 
@@ -67,8 +66,8 @@ def _check_keys(path: Path, content: Mapping[str, Any], owner: type[Any], prefix
     known = [field.name for field in fields(owner)]
     for key in content:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            fix = f"did you mean {prefix}{near[0]}?" if near else f"the keys are {', '.join(known)}"
+            near = nearest(key, known)
+            fix = f"did you mean {prefix}{near}?" if near else f"the keys are {', '.join(known)}"
             raise ConfigError(f"--config {path}: there is no key {prefix}{key}; {fix}")
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from stream_classifier.errors import no_command
+
 __all__ = ["LazyGroup", "examples"]
 
 
@@ -28,11 +30,7 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in self._commands_at:
-            from stream_classifier.config.problems import nearest
-
-            close = nearest(name, self._commands_at)
-            known = f"perhaps {close!r}" if close else f"the commands are {', '.join(self._commands_at)}"
-            ctx.fail(f"there is no command {name!r}, {known}")
+            ctx.fail(no_command(name, self._commands_at))
         return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:

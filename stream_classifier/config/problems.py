@@ -6,10 +6,9 @@ the rules themselves stand in settings.py.
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +16,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from stream_classifier.config import schema
-from stream_classifier.errors import ConfigError
+from stream_classifier.errors import ConfigError, nearest
 
-__all__ = ["Origin", "Path", "Problem", "SettingsError", "key_text", "nearest", "problems_in", "refusal", "shown"]
+__all__ = ["Origin", "Path", "Problem", "SettingsError", "key_text", "problems_in", "refusal", "shown"]
 
 Path = tuple[str | int, ...]
 """A setting's place in the tree: ("classifier", 0, "threshold")."""
@@ -148,14 +147,6 @@ def _as_toml(value: object, max_items: int, max_depth: int) -> str:
         items = [_as_toml(item, max_items, max_depth - 1) for item in value[:max_items]]
         return "[" + ", ".join(items) + ("]" if len(value) <= max_items else ", …]")
     return repr(value)
-
-
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that `word` was probably meant to be."""
-    known = list(known)
-    folded = {name.casefold().replace("-", "_"): name for name in reversed(known)}
-    matches = difflib.get_close_matches(word.casefold().replace("-", "_"), folded, n=1, cutoff=0.6)
-    return folded[matches[0]] if matches else None
 
 
 def _problem(

@@ -17,8 +17,9 @@ from pathlib import Path as FilePath
 from typing import Any, NoReturn
 
 from stream_classifier.config import schema
-from stream_classifier.config.problems import Origin, Path, Problem, SettingsError, key_text, nearest, shown
+from stream_classifier.config.problems import Origin, Path, Problem, SettingsError, key_text, shown
 from stream_classifier.config.toml_lines import key_lines
+from stream_classifier.errors import nearest
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -5,11 +5,10 @@ What a label's probability must reach is the business of `thresholds`.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 
-from stream_classifier.errors import ConfigError
+from stream_classifier.errors import ConfigError, nearest
 
 __all__ = ["check_labels", "guess_positive", "index_of"]
 
@@ -49,9 +48,8 @@ def index_of(label: str, labels: Sequence[str], *, setting: str) -> int:
     """
     if label in labels:
         return labels.index(label)
-    folded = {known.casefold(): known for known in labels}
-    nearest = difflib.get_close_matches(str(label).casefold(), folded, n=1)
-    fix = f"did you mean {folded[nearest[0]]!r}?" if nearest else f"it has {named(labels)}"
+    close = nearest(str(label), labels)
+    fix = f"did you mean {close!r}?" if close else f"it has {named(labels)}"
     raise ConfigError(f"{setting}: the model has no label {label!r}; {fix}")
 
 

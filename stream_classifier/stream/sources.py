@@ -8,8 +8,7 @@ from typing import Any
 
 from stream_classifier import codecs
 from stream_classifier.config import ClassifierSettings, ModelSettings
-from stream_classifier.config.problems import nearest
-from stream_classifier.errors import ConfigError
+from stream_classifier.errors import ConfigError, nearest
 from stream_classifier.model.classifier import Classifier
 from stream_classifier.stream.batcher import Batcher
 from stream_classifier.stream.outputs import Route

@@ -9,7 +9,10 @@ from training import cli
     ("arguments", "message"),
     [
         ([], "error: Missing command; see stream-training --help"),
-        (["ft"], "error: No such command 'ft'"),
+        (["ft"], "error: there is no command 'ft', perhaps 'fit'; see stream-training --help"),
+        (["evalute", "model"], "error: there is no command 'evalute', perhaps 'evaluate'; see stream-training --help"),
+        (["serve"], "error: there is no command 'serve', the commands are adapt, augment, calibrate"),
+        (["data", "chek"], "error: there is no command 'chek', perhaps 'check'; see stream-training data --help"),
         (["fit"], "error: Missing argument 'DATA'; see stream-training fit --help"),
         (["evaluate", "model", "no-such.csv"], "error: no-such.csv: there is no such file or folder; check the path"),
     ],

@@ -8,6 +8,7 @@ import importlib
 import pytest
 
 MODULES = [
+    "stream_classifier.errors",
     "stream_classifier.json_pointer",
     "stream_classifier.model.backends.null",
     "stream_classifier.model.calibration",

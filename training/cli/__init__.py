@@ -31,6 +31,7 @@ from training.cli import (
     thresholds,
 )
 from training.cli.options import examples
+from training.cli.sections import CommandGroup
 from training.interrupts import Interrupted
 
 __all__ = ["cli", "main"]
@@ -66,6 +67,7 @@ def main() -> None:
 
 
 @click.group(
+    cls=CommandGroup,
     epilog=examples(
         "stream-training fit support.csv --task intent --out models/intent",
         "stream-training evaluate models/intent test.csv --json",

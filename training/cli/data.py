@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from training.cli.options import columns_options, examples, set_up_logging
+from training.cli.sections import CommandGroup
 from training.cli.show import print_json
 from training.data import Columns
 
@@ -23,6 +24,7 @@ _WIDTH = 110
 
 @click.group(
     "data",
+    cls=CommandGroup,
     epilog=examples("stream-training data check messages.csv", "stream-training data check news/ --json"),
 )
 def command() -> None:

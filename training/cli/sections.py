@@ -1,4 +1,6 @@
-"""Help in sections: a command with forty options is read like a page, not like a list."""
+"""Help in sections, as a command with forty options is read like a page and not like a list; groups that know what was
+meant.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,21 @@ from typing import Any
 
 import click
 
-__all__ = ["SectionedCommand", "SectionedOption"]
+from stream_classifier.errors import no_command
+
+__all__ = ["CommandGroup", "SectionedCommand", "SectionedOption"]
+
+
+class CommandGroup(click.Group):
+    """A group that names the command that a misspelt one was meant to be."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Refuses a command that there is not."""
+        if args[0] not in self.commands:
+            ctx.fail(no_command(args[0], self.list_commands(ctx)))
+        return super().resolve_command(ctx, args)
 
 
 class SectionedOption(click.Option):
