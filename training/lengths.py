@@ -84,14 +84,29 @@ def token_counter(base: str) -> TokenCounter:
 
 
 def check_base(base: str) -> None:
-    """Refuses a path that is no directory of a model; a name that is no path may be one of the Hub's.
+    """Refuses a path that is no directory of a model, and a name that cannot be had from the Hub without asking it.
 
     Raises:
-        ConfigError: it has no config.json.
+        ConfigError: no config.json in it; or no such directory, and no name of the Hub or none in its cache while
+            HF_HUB_OFFLINE is set.
     """
     path = Path(base)
-    if path.exists() and not (path / "config.json").is_file():
+    if path.exists():
+        if (path / "config.json").is_file():
+            return
         raise ConfigError(f"--base {base}: there is no config.json in it; give a directory that save_pretrained wrote")
+    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        in_cache = isinstance(try_to_load_from_cache(base, "config.json"), str)
+    except HFValidationError as error:
+        problem = "there is no such directory, and a name of the Hub is owner/name"
+        raise ConfigError(f"--base {base}: {problem}; check the path") from error
+    if constants.HF_HUB_OFFLINE and not in_cache:
+        problem = f"there is no such directory, and no model of that name in the Hub's cache ({constants.HF_HUB_CACHE})"
+        fix = "check the path, or unset HF_HUB_OFFLINE once so that it is fetched"
+        raise ConfigError(f"--base {base}: {problem}; {fix}")
 
 
 def _by_transformers(base: str) -> Any:
@@ -101,8 +116,11 @@ def _by_transformers(base: str) -> Any:
         return AutoTokenizer.from_pretrained(base, trust_remote_code=False).backend_tokenizer
     except (OSError, ValueError, KeyError, ImportError, AttributeError, TypeError) as error:
         reason = str(error).strip().split("\n")[0]
+        problem = f"its tokenizer does not load ({reason})"
+        if not Path(base).exists():
+            problem = f"there is no such directory, and as a name of the Hub it does not load ({reason})"
         fix = "give a directory or a Hub name with a fast tokenizer"
-        raise ConfigError(f"--base {base}: its tokenizer does not load ({reason}); {fix}") from error
+        raise ConfigError(f"--base {base}: {problem}; {fix}") from error
 
 
 def _counting(tokenizer: Any) -> Callable[[Sequence[str]], Lengths]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from stream_classifier.errors import ConfigError
 from training.data import LABEL_SEPARATOR, METHOD_COLUMN, MULTI_LABEL_COLUMN, ORIGIN_COLUMN, TEXT_JOIN, Columns, Table
 from training.folders import folder_column_names, folder_rows, is_table
-from training.tables import FORMATS, BadRow, Cell, column_names, read_rows
+from training.tables import FORMATS, BadRow, Cell, NoColumnError, Row, column_names, read_rows
 
 __all__ = ["Sources", "find_part", "find_sources", "find_table", "read_table"]
 
@@ -97,14 +97,15 @@ def read_table(path: Path, columns: Columns | None = None) -> Table:
     optional = [name for name in (columns.group, columns.time) if name is not None]
     rows = _Rows(path, columns, label_column, multi_label=multi_label, is_augmented=is_augmented)
     wanted = (*columns.text, label_column, *optional, *((ORIGIN_COLUMN, METHOD_COLUMN) if is_augmented else ()))
-    for row in folder_rows(path, wanted) if path.is_dir() else read_rows(path, wanted):
-        if isinstance(row, BadRow):
-            rows.add_bad(row)
-            continue
-        try:
-            rows.add(row.line, row.cells)
-        except _Unreadable as error:
-            rows.add_bad(error.row)
+    found = folder_rows(path, wanted) if path.is_dir() else read_rows(path, wanted)
+    try:
+        for row in found:
+            rows.add(row)
+    except NoColumnError as error:
+        option = {columns.group: "--group-column", columns.time: "--time-column"}.get(error.column)
+        if option is None:
+            raise
+        raise error.of_option(option) from error
     return rows.table()
 
 
@@ -142,7 +143,21 @@ class _Rows:
         self._num_dropped = 0
         self._unused = set(columns.label_map)
 
-    def add(self, line: int, cells: Sequence[Cell]) -> None:
+    def add(self, row: Row | BadRow) -> None:
+        """Takes a row, or counts one that cannot be read.
+
+        Raises:
+            ConfigError: such rows are not to be skipped.
+        """
+        if isinstance(row, BadRow):
+            self._add_bad(row)
+            return
+        try:
+            self._add(row.line, row.cells)
+        except _Unreadable as error:
+            self._add_bad(error.row)
+
+    def _add(self, line: int, cells: Sequence[Cell]) -> None:
         """Takes the cells of text and label columns and, where there are any, of group, time, origin and method."""
         num_texts = len(self._columns.text)
         parts = [self._string(line, name, cell) for name, cell in zip(self._columns.text, cells, strict=False)]
@@ -171,12 +186,7 @@ class _Rows:
         self._origins.append(origin)
         self._augmented.append(bool(method))
 
-    def add_bad(self, row: BadRow) -> None:
-        """Counts a row that cannot be read.
-
-        Raises:
-            ConfigError: such rows are not to be skipped.
-        """
+    def _add_bad(self, row: BadRow) -> None:
         if not self._columns.skip_bad_rows:
             fix = f"{row.fix}, or leave such rows out with --skip-bad-rows"
             raise ConfigError(f"{self._path}: {row}; {fix}")
@@ -239,7 +249,7 @@ class _Rows:
     def _time(self, line: int, column: str, cell: Cell) -> float:
         seconds = _seconds(self._string(line, column, cell))
         if seconds is None:
-            problem = f"has no time in {column!r}"
+            problem = f"has no time in {column!r} (--time-column)"
             raise _Unreadable(BadRow(line, problem, "give one like 2026-12-31T23:59:59Z, or a number"))
         return seconds
 

@@ -18,9 +18,20 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from stream_classifier.errors import ConfigError
+from stream_classifier.errors import ConfigError, nearest
 
-__all__ = ["FORMATS", "BadRow", "Cell", "Row", "column_names", "index_of_column", "make_row", "read_rows", "to_cell"]
+__all__ = [
+    "FORMATS",
+    "BadRow",
+    "Cell",
+    "NoColumnError",
+    "Row",
+    "column_names",
+    "index_of_column",
+    "make_row",
+    "read_rows",
+    "to_cell",
+]
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
@@ -52,6 +63,32 @@ class BadRow:
 
     def __str__(self) -> str:
         return f"{self.name or f'line {self.line}'} {self.problem}"
+
+
+class NoColumnError(ConfigError):
+    """A file lacks a column; where its text and label stand is then to be said.
+
+    Attributes:
+        path: of the file.
+        header: the columns that it has.
+        column: the one it lacks.
+    """
+
+    def __init__(self, path: Path, header: Sequence[str], column: str) -> None:
+        fix = "give --text-column and --label-column, or add a header line"
+        if len(header) == 1 and (delimiter := next((mark for mark in ";\t|," if mark in header[0]), None)):
+            fix = f"the cells seem to be divided by {delimiter!r}: write a .csv file with commas, or a .tsv with tabs"
+        self.path, self.header, self.column = path, tuple(header), column
+        super().__init__(f"{path}: there is no column {column!r}, {self._seen()}; {fix}")
+
+    def of_option(self, option: str) -> ConfigError:
+        """The same, of a column that an option named."""
+        close = nearest(self.column, self.header)
+        fix = f"did you mean {close!r}?" if close else "give one of them, or leave the option out"
+        return ConfigError(f"{option} {self.column}: {self.path} has no such column, {self._seen()}; {fix}")
+
+    def _seen(self) -> str:
+        return f"the columns are {', '.join(repr(name[:_MAX_NAME]) for name in self.header[:20])}"
 
 
 def column_names(path: Path) -> list[str]:
@@ -126,7 +163,7 @@ def index_of_column(path: Path, header: Sequence[str], column: str) -> int:
     if header.count(column) > 1:
         raise ConfigError(f"{path}: the column {column!r} is there {header.count(column)} times; rename all but one")
     if column not in header:
-        raise _no_column(path, header, column)
+        raise NoColumnError(path, header, column)
     return header.index(column)
 
 
@@ -212,7 +249,7 @@ def _json_lines(path: Path, columns: Sequence[str]) -> Iterator[Row | BadRow]:
         raise ConfigError(f"{path}: it is empty; give at least two rows")
     for column in columns:
         if column in missing:
-            raise _no_column(path, list(found), column)
+            raise NoColumnError(path, list(found), column)
 
 
 def _object(line: str) -> dict[str, Any] | str:
@@ -252,11 +289,3 @@ def _is_undecoded(text: str) -> bool:
 
 def _not_utf8(line: int) -> BadRow:
     return BadRow(line, "is not UTF-8", "convert the file, as with iconv")
-
-
-def _no_column(path: Path, header: Sequence[str], column: str) -> ConfigError:
-    seen = ", ".join(repr(name[:_MAX_NAME]) for name in header[:20])
-    fix = "give --text-column and --label-column, or add a header line"
-    if len(header) == 1 and (delimiter := next((mark for mark in ";\t|," if mark in header[0]), None)):
-        fix = f"the cells seem to be divided by {delimiter!r}: write a .csv file with commas, or a .tsv file with tabs"
-    return ConfigError(f"{path}: there is no column {column!r}, the columns are {seen}; {fix}")

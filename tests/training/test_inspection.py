@@ -14,6 +14,7 @@ from stream_classifier.errors import ConfigError
 from tests.plugins.models import make_directory
 from training.cli import cli
 from training.data import Table
+from training.encoder import load_tokenizer
 from training.findings import Finding, Tables
 from training.inspection import inspect_tables
 from training.lengths import estimate, token_counter
@@ -147,6 +148,35 @@ def test_a_base_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"--base .*tokenizer does not load"):
         token_counter(str(tmp_path))
+
+
+def test_a_base_that_is_nowhere_is_refused_as_path_and_as_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    for base in ("./no/such", "/no/such", "a/b/c"):
+        with pytest.raises(ConfigError, match=f"--base {base}: there is no such directory, and a name of the Hub is"):
+            token_counter(base)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for base in ("no-such/model", "no-such-model"):
+        wanted = (
+            rf"--base {base}: there is no such directory, and no model of that name in the Hub's cache \(.*HF_HUB_OFF"
+        )
+        with pytest.raises(ConfigError, match=wanted):
+            token_counter(base)
+        with pytest.raises(ConfigError, match=wanted):
+            load_tokenizer(base)
+
+
+def test_a_name_that_the_hub_does_not_give_is_refused_as_path_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    import transformers
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("no connection\nand more")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", unreachable)
+    with pytest.raises(
+        ConfigError, match=r"there is no such directory, and as a name of the Hub .* \(no connection\);"
+    ):
+        token_counter("no-such/model")
 
 
 def write(path: Path, rows: Table) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,6 +92,23 @@ def test_a_saved_data_set_gives_the_names_of_its_class_labels(tmp_path: Path) ->
         assert several.label_sets == [("x", "y"), (), ("y",)]
     with pytest.raises(ConfigError, match=r"no column 'kind', the columns are 'text', 'label', 'tags'"):
         read_table(sources.train, Columns(label="kind"))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_a_column_that_an_option_names_wrongly_is_refused_with_the_option(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"rows{suffix}"
+    row = {"text": "one", "label": "a", "author": "me", "date": "2026-01-01"}
+    lines = {".csv": ",".join(row) + "\n" + ",".join(row.values()), ".jsonl": json.dumps(row)}
+    path.write_text(lines[suffix] + "\n")
+    problem = "has no such column, the columns are 'text', 'label', 'author', 'date'"
+    with pytest.raises(ConfigError, match=rf"--group-column auhtor: .*{problem}; did you mean 'author'\?"):
+        read_table(path, Columns(group="auhtor"))
+    with pytest.raises(ConfigError, match=r"there is no column 'kind', the columns are 'text'.*--label-column"):
+        read_table(path, Columns(label="kind", group="author"))
+    with pytest.raises(ConfigError, match=r"line [12] has no time in 'author' \(--time-column\)"):
+        read_table(path, Columns(time="author"))
+    with pytest.raises(ConfigError, match="--time-column"):
+        read_table(path, Columns(time="when"))
 
 
 def test_a_broken_data_set_is_refused(tmp_path: Path) -> None:
