@@ -78,10 +78,13 @@ def _calibration(calibration: Mapping[str, Any] | None) -> list[str]:
     if "nll_before" in fitted_on:
         lines.append(
             f"Negative log-likelihood {fitted_on['nll_before']:.3f} before and {fitted_on['nll_after']:.3f} after, "
-            f"calibration error {fitted_on['ece_before']:.2%} and {fitted_on['ece_after']:.2%}, cross-fitted."
+            f"calibration error {100 * fitted_on['ece_before']:.2f} % and {100 * fitted_on['ece_after']:.2f} %, "
+            "cross-fitted."
         )
     if priors := fitted_on.get("priors"):
-        lines.append("For a stream with these shares: " + ", ".join(f"{k} {v:.2%}" for k, v in priors.items()) + ".")
+        lines.append(
+            "For a stream with these shares: " + ", ".join(f"{k} {100 * v:.2f} %" for k, v in priors.items()) + "."
+        )
     return ["## Calibration", "\n".join(lines)]
 
 
@@ -115,4 +118,4 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _cell(name: str, value: float | None) -> str:
     if value is None:
         return "–"
-    return f"{value:.2%}" if name in _SHARES else f"{value:.3f}"
+    return f"{100 * value:.2f} %" if name in _SHARES else f"{value:.3f}"

@@ -185,7 +185,8 @@ def _differences(train: Table, part: str, table: Table, out_of_scope_label: str 
         yield Finding("absent-labels", "note", part, message, "add rows that have them")
     shift = sum(abs(known[label] / len(train) - counts[label] / len(table)) for label in {*known, *counts}) / 2
     if shift > _SHIFT:
-        message = f"the labels are distributed otherwise than in training: {shift:.0%} of the rows would have to change"
+        change = f"{100 * shift:.0f} % of the rows would have to change"
+        message = f"the labels are distributed otherwise than in training: {change}"
         fix = (
             "make sure that it is like the stream; probabilities follow the training rows unless --priors corrects them"
         )

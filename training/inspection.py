@@ -120,10 +120,10 @@ def _length_findings(lengths: Lengths, max_length: int, base_limit: int | None) 
         else:
             fix = "the base reads no more; where the label shows late in a text, give a --base that does"
         roughly = "an estimated " if lengths.estimated else ""
-        share = f"{cut:.1%}" if cut >= 0.001 else "under 0.1%"
+        share = f"{100 * cut:.1f} %" if cut >= 0.001 else "under 0.1 %"
         message = f"{roughly}{share} of the texts have more than {max_length} tokens and are cut there"
         yield Finding("long-texts", "warning" if cut > _MAX_CUT_SHARE else "note", "train", message, fix)
     if lengths.unknown_share is not None and lengths.unknown_share > _MAX_UNKNOWN_SHARE:
-        message = f"{lengths.unknown_share:.1%} of the tokens are not in the vocabulary of the base"
+        message = f"{100 * lengths.unknown_share:.1f} % of the tokens are not in the vocabulary of the base"
         fix = "give a --base that knows the language or the symbols of the texts"
         yield Finding("unknown-tokens", "warning", "train", message, fix)

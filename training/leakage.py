@@ -46,8 +46,8 @@ def _copies(
     num_equal = sum(table.texts[i] in seen_texts for i in near)
     share = len(near) / len(table)
     message = (
-        f"copies of {earlier} rows: {len(near)} of {len(table)} texts ({share:.1%}), {num_equal} letter by letter, "
-        f"{len(near) - num_equal} nearly; figures on them flatter"
+        f"copies of {earlier} rows: {len(near)} of {len(table)} texts ({100 * share:.1f} %), {num_equal} letter by "
+        f"letter, {len(near) - num_equal} nearly; figures on them flatter"
     )
     fix = f"remove them from one of the files, or join the files and let --{later}-share divide them"
     severity: Severity = "warning" if num_equal or share > _SMALL_SHARE else "note"

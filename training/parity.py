@@ -198,7 +198,9 @@ def _reasons(
 ) -> tuple[str, ...]:
     reasons = []
     if agreement < limits.min_agreement:
-        reasons.append(f"{agreement:.2%} of the labels are the same, at least {limits.min_agreement:.2%} must be")
+        reasons.append(
+            f"{100 * agreement:.2f} % of the labels are the same, at least {100 * limits.min_agreement:.2f} % must be"
+        )
     if bound > limits.max_accuracy_loss:
         loss = before.accuracy - after.accuracy
         reasons.append(
@@ -206,14 +208,16 @@ def _reasons(
             f"at most {100 * limits.max_accuracy_loss:.2f} are allowed"
         )
     if after.ece > noise_95 and after.ece - before.ece > limits.max_ece_rise:
-        reasons.append(f"the calibration error rises from {before.ece:.2%} to {after.ece:.2%}")
+        reasons.append(f"the calibration error rises from {100 * before.ece:.2f} % to {100 * after.ece:.2f} %")
     if before.coverage - after.coverage > limits.max_coverage_loss:
-        reasons.append(f"the thresholds accept {after.coverage:.2%} of the texts and no more {before.coverage:.2%}")
+        reasons.append(
+            f"the thresholds accept {100 * after.coverage:.2f} % of the texts and no more {100 * before.coverage:.2f} %"
+        )
     if before.precision is not None and (
         after.precision is None or before.precision - after.precision > limits.max_accuracy_loss
     ):
-        now = "none" if after.precision is None else f"{after.precision:.2%}"
-        reasons.append(f"of the accepted texts {now} are right, and no more {before.precision:.2%}")
+        now = "none" if after.precision is None else f"{100 * after.precision:.2f} %"
+        reasons.append(f"of the accepted texts {now} are right, and no more {100 * before.precision:.2f} %")
     speedup = after.texts_per_cpu_s / before.texts_per_cpu_s
     if speedup < limits.min_speedup:
         rival = f"{before.backend} in {before.dtype}"

@@ -53,7 +53,7 @@ def split_table(table: Table, *, share: float, seed: int, part: str = "validatio
     if not chosen or len(chosen) == len(table):
         raise ConfigError(
             f"{table.source}: {len(table)} rows, without copies and with groups kept together, are too few to keep "
-            f"{share:.0%} for {part}; give more rows, or a file of your own with --{part}"
+            f"{100 * share:.0f} % for {part}; give more rows, or a file of your own with --{part}"
         )
     first = [i for i in range(len(table)) if i not in chosen]
     held_out = [i for i in sorted(chosen) if table.augmented is None or not table.augmented[i]]

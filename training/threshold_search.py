@@ -81,9 +81,9 @@ class Goal:
         own = ", label by label" if self.per_label else ""
         if self.precision is not None:
             how = "as seen" if self.point_estimate else "by the one-sided 95 % bound"
-            return f"a precision of {self.precision:.2%} {how}{own}"
+            return f"a precision of {100 * self.precision:.2f} % {how}{own}"
         if self.coverage is not None:
-            return f"a coverage of {self.coverage:.2%}{own}"
+            return f"a coverage of {100 * self.coverage:.2f} %{own}"
         if self.costs is None:
             return f"the best F1{own}"
         named = {"false positive": self.costs.false_positive, "false negative": self.costs.false_negative,
@@ -294,14 +294,15 @@ def _worth_accepting(error: float, review: float) -> float:
 def _cannot(goal: Goal, decisions: Decisions) -> str:
     eligible_K = decisions.eligible_K
     if goal.precision is None:
-        return f"no threshold gives {goal}: the model rejects {(~eligible_K).mean():.1%} of the rows as out of scope"
+        rejected = f"{100 * (~eligible_K).mean():.1f} % of the rows"
+        return f"no threshold gives {goal}: the model rejects {rejected} as out of scope"
     order_K = np.argsort(-decisions.scores_K[eligible_K], kind="stable")
     right_K = np.cumsum(decisions.right_K[eligible_K][order_K])
     accepted_K = np.arange(1, len(right_K) + 1)
     reached_K = right_K / accepted_K if goal.point_estimate else one_sided_lower(right_K, accepted_K)
     best = int(reached_K.argmax()) if len(reached_K) else 0
     can = "nothing is accepted" if not len(reached_K) else (
-        f"the best these {len(decisions.scores_K)} rows show is {math.floor(1e4 * reached_K[best]) / 1e4:.2%}, "
+        f"the best these {len(decisions.scores_K)} rows show is {100 * math.floor(1e4 * reached_K[best]) / 1e4:.2f} %, "
         f"with {accepted_K[best] - right_K[best]} wrong among the {accepted_K[best]} surest"
     )  # fmt: skip
     needed = rows_to_certify(goal.precision)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -216,6 +217,7 @@ def test_the_command_prints_figures_for_people_and_one_object_for_machines(model
     rows = write_honest_rows(tmp_path / "rows.csv", model, temperature=2.0)
     shown = CliRunner().invoke(cli, ["calibrate", str(model), str(rows), "--out", str(tmp_path / "out")])
     assert "chance alone" in shown.output
+    assert not re.search(r"\d%", shown.output), "per cent has one spelling"
     assert "thresholds" in shown.output
     done = CliRunner().invoke(cli, ["calibrate", str(model), str(rows), "--json"])
     figures = json.loads(done.stdout)

@@ -52,7 +52,7 @@ def test_copies_in_the_test_rows_are_counted_with_their_lines() -> None:
     test.texts[9] = train.texts[3].upper() + "!"
     leakage = found(train, None, test)["leakage"]
     assert (leakage.severity, leakage.part, leakage.lines) == ("warning", "test", (6, 11))
-    assert "copies of train rows: 2 of 200 texts (1.0%), 1 letter by letter, 1 nearly" in leakage.message
+    assert "copies of train rows: 2 of 200 texts (1.0 %), 1 letter by letter, 1 nearly" in leakage.message
 
 
 def test_one_text_with_two_labels() -> None:
@@ -127,7 +127,7 @@ def test_long_texts_are_found_with_the_length_that_reads_most(tmp_path: Path) ->
     lengths = counter.count(long)
     assert inspection.lengths.quantile(1.0) == lengths.tokens_N[0] > 64
     finding = next(finding for finding in inspection.findings if finding.code == "long-texts")
-    assert "25.0% of the texts have more than 20 tokens" in finding.message
+    assert "25.0 % of the texts have more than 20 tokens" in finding.message
     assert "--max-length 64 " in finding.fix
     at_limit = inspect_tables(tables, counter=counter, max_length=256)
     assert at_limit.max_length == 64

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -229,6 +230,7 @@ def test_the_command_fits_a_rule(model: Path, rows: Path, tmp_path: Path) -> Non
     assert "% of 60 with oos" in shown.output
     measured = CliRunner().invoke(cli, ["evaluate", str(tmp_path / "b"), str(rows)])
     assert "of 60 rows with oos are uncertain" in measured.output
+    assert not re.search(r"\d%", shown.output + measured.output), "per cent has one spelling"
     for wrong, problem in (("1.5", "above 0 and below 1"), ("nan", "above 0 and below 1")):
         refused = CliRunner().invoke(cli, [*arguments[:4], wrong])
         assert problem in str(refused.exception)

@@ -131,7 +131,7 @@ def test_a_share_out_of_range_is_refused(share: float) -> None:
     ],
 )
 def test_rows_that_cannot_be_divided_are_refused_with_the_fix(table: Table) -> None:
-    with pytest.raises(ConfigError, match=r"too few to keep 10% for validation.*--validation"):
+    with pytest.raises(ConfigError, match=r"too few to keep 10 % for validation.*--validation"):
         split_table(table, share=0.1, seed=0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -189,7 +190,7 @@ def test_what_is_expected_is_what_the_served_model_does(model: Path, rows: Path,
     assert stored["tuned_for"]["goal"] == str(goal)
     assert stored["tuned_for"]["n"] == 600
     assert Classifier.load(tmp_path / "out").digest == result.digest
-    assert "Tuned for a precision of 85.00%" in (tmp_path / "out" / "README.md").read_text("utf-8")
+    assert "Tuned for a precision of 85.00 %" in (tmp_path / "out" / "README.md").read_text("utf-8")
 
 
 def test_a_goal_out_of_reach_writes_nothing(model: Path, rows: Path) -> None:
@@ -266,7 +267,7 @@ def test_rows_the_rejection_rule_refuses_are_not_accepted_whatever_the_threshold
     a = answers(400)
     eligible_N = np.arange(400) % 2 == 0
     decisions = decisions_of(a, eligible_N)
-    with pytest.raises(ConfigError, match=r"rejects 50\.0%"):
+    with pytest.raises(ConfigError, match=r"rejects 50\.0 %"):
         search(Goal(coverage=0.8), decisions, multi_label=False)
     threshold = search(Goal(coverage=0.4), decisions, multi_label=False).default
     assert ((a.scores_N >= threshold) & eligible_N).mean() == pytest.approx(0.4, abs=0.005)
@@ -278,6 +279,7 @@ def test_the_command_shows_what_to_expect(model: Path, rows: Path, tmp_path: Pat
     assert shown.exit_code == 0, shown.output
     for words in ("until now", "cross-fitted", "at --priors", "with 95 % confidence at least"):
         assert words in shown.output
+    assert not re.search(r"\d%", shown.output), "per cent has one spelling"
     done = CliRunner().invoke(cli, [*arguments, "--out", str(tmp_path / "b"), "--json"])
     figures = json.loads(done.stdout)
     assert {"coverage", "precision", "review_per_1000"} <= figures["at_priors"].keys()

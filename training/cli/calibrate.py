@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from training.cli.options import columns_options, examples, parse_shares, set_up_logging
-from training.cli.show import print_json
+from training.cli.show import percent, print_json
 from training.data import Columns
 
 if TYPE_CHECKING:
@@ -87,9 +87,9 @@ def _show(result: CalibrationResult) -> None:
     click.echo("\n                         before    after (cross-fitted)")
     click.echo(f"negative log-likelihood  {before.nll:<8.4f}  {after.nll:.4f}")
     click.echo(f"Brier                    {before.brier:<8.4f}  {after.brier:.4f}")
-    chance = f"chance alone: {after.ece_noise_floor:.2%}, up to {after.ece_noise_95:.2%}"
-    click.echo(f"calibration error        {before.ece:<8.2%}  {after.ece:.2%} ({chance})")
-    click.echo(f"accuracy                 {before.accuracy:<8.2%}  {after.accuracy:.2%}")
+    chance = f"chance alone: {100 * after.ece_noise_floor:.2f} %, up to {100 * after.ece_noise_95:.2f} %"
+    click.echo(f"calibration error        {percent(before.ece, 2):<8}  {percent(after.ece, 2)} ({chance})")
+    click.echo(f"accuracy                 {percent(before.accuracy, 2):<8}  {percent(after.accuracy, 2)}")
     if len(result.trials) > 1:
         click.echo("\ntried, by the negative log-likelihood of rows not fitted on:")
         for trial in result.trials:
@@ -99,7 +99,9 @@ def _show(result: CalibrationResult) -> None:
                 gain = f", better by {trial.gain:+.4f} ± {trial.gain_error:.4f}: {verdict}"
             click.echo(f"  {trial.method:<12} {trial.nll:.4f}{gain}")
     if result.priors is not None:
-        click.echo("\nfor a stream of " + ", ".join(f"{label} {share:.2%}" for label, share in result.priors.items()))
+        click.echo(
+            "\nfor a stream of " + ", ".join(f"{label} {100 * share:.2f} %" for label, share in result.priors.items())
+        )
     click.echo(f"\nlabels that differ from those of the raw logits: {result.num_changed} of {result.n}")
     if result.thresholds_removed:
         click.echo("the thresholds were tuned for other probabilities and are removed: run stream-training thresholds")

@@ -48,7 +48,7 @@ def command(first: str, second: str, data: Path, columns: Columns, device: str, 
 
 
 def _show(c: Comparison) -> None:
-    click.echo(f"first: {c.first}\nsecond: {c.second}\n{c.n} rows, {c.agreement:.2%} with the same answer\n")
+    click.echo(f"first: {c.first}\nsecond: {c.second}\n{c.n} rows, {100 * c.agreement:.2f} % with the same answer\n")
     click.echo("                           first    second  difference  (95 %)")
     for name, difference in (("accuracy", c.accuracy), ("macro-F1", c.macro_f1), ("accepted", c.coverage)):
         click.echo(_line(name, difference, 100, " %"))

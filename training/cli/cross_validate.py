@@ -11,7 +11,7 @@ from stream_classifier.errors import ConfigError
 from training.cli.fit_options import fit_options
 from training.cli.options import columns_options, examples, set_up_logging
 from training.cli.sections import SectionedCommand
-from training.cli.show import interval, print_json
+from training.cli.show import interval, percent, print_json
 from training.data import Columns
 from training.settings import FitSettings
 
@@ -83,22 +83,24 @@ def _show(result: CrossValidation) -> None:
     click.echo(f"{result.n} rows in {len(result.folds)} folds; mean and standard deviation over the folds:")
     click.echo(f"accuracy {_spread(accuracy)}, macro-F1 {_spread(f1)}, "
                f"negative log-likelihood {result.nll.mean:.3f} ± {result.nll.standard_deviation:.3f}")  # fmt: skip
-    click.echo(f"all rows together: accuracy {result.evaluation.accuracy:.2%} "
+    click.echo(f"all rows together: accuracy {100 * result.evaluation.accuracy:.2f} % "
                f"({interval(result.evaluation.accuracy_interval)})")  # fmt: skip
     if result.learning_curve:
         click.echo("\nshare    rows  accuracy          macro-F1")
         for point in result.learning_curve:
-            click.echo(f"{point.share:>5.0%}  {point.num_train:>6}  {_spread(point.accuracy):<16}  "
+            click.echo(f"{percent(point.share, 0):>5}  {point.num_train:>6}  {_spread(point.accuracy):<16}  "
                        f"{_spread(point.macro_f1)}")  # fmt: skip
     if result.num_suspicious is not None:
         where = "give --out to see them" if result.out is None else f"see {result.out / 'review.csv'}"
-        click.echo(f"\n{result.num_suspicious} labels look wrong ({result.num_suspicious / result.n:.1%}): {where}")
+        click.echo(
+            f"\n{result.num_suspicious} labels look wrong ({100 * result.num_suspicious / result.n:.1f} %): {where}"
+        )
     if result.out is not None:
         click.echo(f"out-of-fold predictions: {result.out / 'predictions.csv'}")
 
 
 def _spread(spread: Spread) -> str:
-    return f"{spread.mean:.2%} ± {100 * spread.standard_deviation:.2f}"
+    return f"{100 * spread.mean:.2f} % ± {100 * spread.standard_deviation:.2f}"
 
 
 def _shares(text: str | None) -> list[float]:

@@ -103,7 +103,7 @@ def _show(inspection: Inspection) -> None:
     roughly = " (estimated)" if lengths.estimated else ""
     median, p95, longest = (lengths.quantile(q) for q in (0.5, 0.95, 1.0))
     read = f"{inspection.max_length} are read"
-    click.echo(f"{'tokens':<10}  median {median}, 95% up to {p95}, longest {longest}{roughly}; {read}")
+    click.echo(f"{'tokens':<10}  median {median}, 95 % up to {p95}, longest {longest}{roughly}; {read}")
     if not inspection.findings:
         click.echo("nothing found")
     for finding in inspection.findings:

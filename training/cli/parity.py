@@ -79,7 +79,7 @@ def show_parity(parity: Parity) -> None:
         click.echo(f"{title:<{width}}  {before:>10}  {after}")
     change, bound = -100 * parity.accuracy_loss, max(0.0, 100 * parity.accuracy_loss_bound)
     click.echo(
-        f"\n{parity.agreement:.2%} of the labels are the same; accuracy changes by {change:+.2f} points, "
+        f"\n{100 * parity.agreement:.2f} % of the labels are the same; accuracy changes by {change:+.2f} points, "
         f"and with 95 % certainty is not lower by more than {bound:.2f}"
     )
     click.echo("it passes" if parity.passed else "it does not pass:\n" + "\n".join(f"  - {r}" for r in parity.reasons))

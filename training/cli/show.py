@@ -35,12 +35,12 @@ def show_evaluation(evaluation: Evaluation, rows: str) -> None:
     e = evaluation
     what = "rows with just the right labels" if e.multi_label else "accuracy"
     click.echo(
-        f"{e.n} {rows} rows: {what} {e.accuracy:.2%} ({interval(e.accuracy_interval)}), "
-        f"macro-F1 {e.macro_f1:.2%}, weighted F1 {e.weighted_f1:.2%}"
+        f"{e.n} {rows} rows: {what} {100 * e.accuracy:.2f} % ({interval(e.accuracy_interval)}), "
+        f"macro-F1 {100 * e.macro_f1:.2f} %, weighted F1 {100 * e.weighted_f1:.2f} %"
     )
     click.echo(
-        f"negative log-likelihood {e.nll:.3f}, Brier {e.brier:.3f}, calibration error {e.ece:.2%} "
-        f"(chance alone: {e.ece_noise_floor:.2%}, up to {e.ece_noise_95:.2%})"
+        f"negative log-likelihood {e.nll:.3f}, Brier {e.brier:.3f}, calibration error {100 * e.ece:.2f} % "
+        f"(chance alone: {100 * e.ece_noise_floor:.2f} %, up to {100 * e.ece_noise_95:.2f} %)"
     )
     if e.multi_label is not None:
         m = e.multi_label
@@ -50,7 +50,7 @@ def show_evaluation(evaluation: Evaluation, rows: str) -> None:
             f"{m.mean_labels_given:.2f} labels a text given, {m.mean_labels_true:.2f} true"
         )
     if e.coverage < 1:
-        click.echo(f"accepted {e.coverage:.2%}, of these right {percent(e.precision_at_threshold, 2)}")
+        click.echo(f"accepted {100 * e.coverage:.2f} %, of these right {percent(e.precision_at_threshold, 2)}")
     if e.out_of_scope is not None:
         _show_out_of_scope(e.out_of_scope)
     if e.near_ties:
@@ -59,7 +59,7 @@ def show_evaluation(evaluation: Evaluation, rows: str) -> None:
             "rounding decides these, and another batch may get the other label"
         )
     if e.truncated:
-        click.echo(f"{e.truncated:.1%} of the texts are longer than the model reads")
+        click.echo(f"{100 * e.truncated:.1f} % of the texts are longer than the model reads")
     if e.baseline is not None:
         _show_baseline(e.baseline)
     _show_labels(e)
@@ -82,8 +82,8 @@ def interval(ends: Interval | None, digits: int = 1) -> str:
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """A share in per cent, or a dash where there is none."""
-    return "-" if share is None else f"{share:.{digits}%}"
+    """A share in per cent: 95.0 %; or a dash where there is none."""
+    return "-" if share is None else f"{100 * share:.{digits}f} %"
 
 
 def points(difference: Difference) -> str:
@@ -94,8 +94,9 @@ def points(difference: Difference) -> str:
 
 def _show_out_of_scope(o: OutOfScope) -> None:
     click.echo(
-        f"out of scope: {o.recall:.2%} ({interval(o.recall_interval)}) of {o.n} rows with {o.label} are uncertain; "
-        f"in scope {o.kept:.2%} are accepted and {o.accepted_and_right:.2%} accepted and right"
+        f"out of scope: {100 * o.recall:.2f} % ({interval(o.recall_interval)}) of {o.n} rows with {o.label} are "
+        f"uncertain; in scope {100 * o.kept:.2f} % are accepted and {100 * o.accepted_and_right:.2f} % accepted and "
+        "right"
     )
     auroc = ", ".join(f"{name} {area:.3f}" for name, area in o.auroc.items())
     click.echo(f"of all that is accepted right {percent(o.precision, 2)}; told apart (AUROC) by {auroc}")
@@ -108,8 +109,9 @@ def _show_baseline(baseline: Baseline) -> None:
     else:
         verdict = "the model is better" if accuracy.difference > 0 else "the model is worse"
     click.echo(
-        f"tf-idf + linear SVM, trained on {baseline.num_train} rows: accuracy {accuracy.second:.2%}, "
-        f"macro-F1 {f1.second:.2%}; the model is ahead by {points(accuracy)}, in macro-F1 {points(f1)}: {verdict}"
+        f"tf-idf + linear SVM, trained on {baseline.num_train} rows: accuracy {100 * accuracy.second:.2f} %, "
+        f"macro-F1 {100 * f1.second:.2f} %; the model is ahead by {points(accuracy)}, in macro-F1 {points(f1)}: "
+        f"{verdict}"
     )
 
 
@@ -121,18 +123,18 @@ def _show_labels(e: Evaluation) -> None:
         shown = sorted(known, key=lambda item: item[1].f1 or 0.0)[: _MAX_LISTED_LABELS // 2]
         click.echo(f"\nthe {len(shown)} labels with the lowest F1; all {len(e.labels)} are in the output of --json")
     width = max(len("label"), *(len(label) for label, _ in shown))
-    click.echo(f"\n{'label':<{width}}  precision  (95 %)           recall  (95 %)               F1    rows")
+    click.echo(f"\n{'label':<{width}}  precision  (95 %)           recall  (95 %)                F1    rows")
     for label, scores in shown:
         precision = f"{percent(scores.precision):>9}  {interval(scores.precision_interval):<15}"
         recall = f"{percent(scores.recall):>7}  {interval(scores.recall_interval):<15}"
-        click.echo(f"{label:<{width}}  {precision} {recall}  {percent(scores.f1):>6}  {scores.support:>6}")
+        click.echo(f"{label:<{width}}  {precision} {recall}  {percent(scores.f1):>7}  {scores.support:>6}")
 
 
 def _show_confusion(e: Evaluation) -> None:
     if e.confused:
         click.echo("\nmost often confused:")
         for pair in e.confused[:_NUM_CONFUSED]:
-            click.echo(f"  {pair.true} taken for {pair.predicted}: {pair.n} ({pair.share:.1%} of {pair.true})")
+            click.echo(f"  {pair.true} taken for {pair.predicted}: {pair.n} ({100 * pair.share:.1f} % of {pair.true})")
     if e.confusion is None:
         return
     if len(e.labels) > _MAX_CONFUSION_LABELS:

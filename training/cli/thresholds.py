@@ -141,9 +141,9 @@ def _reject(
         return
     rule = result.rule
     click.echo(f"texts with a {rule.score} below {rule.threshold:.4f} are uncertain")
-    click.echo(f"that keeps {rule.kept:.2%} of {rule.num_in_scope} texts in scope")
+    click.echo(f"that keeps {100 * rule.kept:.2f} % of {rule.num_in_scope} texts in scope")
     for name, recall in rule.recalls.items():
-        click.echo(f"by {name} it finds {recall:.2%} of {rule.num_out_of_scope} with {result.label}")
+        click.echo(f"by {name} it finds {100 * recall:.2f} % of {rule.num_out_of_scope} with {result.label}")
     click.echo(f"{result.path}: {result.digest}")
 
 
@@ -164,11 +164,13 @@ def _show(result: ThresholdResult, precision: float | None) -> None:
             click.echo(f"{name:<18}  {_line(expected)}")
     if result.on_rows.precision_bound is not None:
         bound = result.on_rows.precision_bound
-        click.echo(f"\nwith 95 % confidence at least {bound:.2%} of what is accepted is right, on rows like these")
+        click.echo(
+            f"\nwith 95 % confidence at least {100 * bound:.2f} % of what is accepted is right, on rows like these"
+        )
     met = precision is None or result.at_priors is None or (result.at_priors.precision or 0.0) >= precision
     if not met:
         click.echo(
-            f"on a stream like --priors it is less than {precision:.2%}: calibrate with --priors first, "
+            f"on a stream like --priors it is less than {percent(precision, 2)}: calibrate with --priors first, "
             "or tune on rows from the stream"
         )
     click.echo(f"{result.path}: {result.digest}")
@@ -182,11 +184,11 @@ def _show_thresholds(result: ThresholdResult) -> None:
         click.echo(f"threshold {result.default:.4f} for {whose}")
     if own:
         width = max(map(len, own))
-        click.echo(f"\n{'label':<{width}}  threshold    rows  accepted   right  at least")
+        click.echo(f"\n{'label':<{width}}  threshold    rows  accepted    right  at least")
         for label, item in list(own.items())[:_MAX_LISTED]:
             bound = percent(item.precision_bound)
             click.echo(f"{label:<{width}}  {item.threshold:>9.4f}  {item.rows:>6}  {item.accepted:>8}  "
-                       f"{percent(item.precision):>6}  {bound:>8}")  # fmt: skip
+                       f"{percent(item.precision):>7}  {bound:>8}")  # fmt: skip
         if len(own) > _MAX_LISTED:
             click.echo(f"and {len(own) - _MAX_LISTED} more: see --json")
     if result.rows_needed is not None and pooled:
