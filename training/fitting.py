@@ -252,7 +252,7 @@ def _summary(parts: Parts, settings: FitSettings, base: str, history: TrainingHi
         "batch_size": settings.batch_size,
         "max_length": settings.max_length,
         "weight_decay": settings.weight_decay,
-        "ema_decay": settings.ema_decay,
+        "ema_decay": settings.average_decay,
         "warmup_share": settings.warmup_share,
         "seed": settings.seed,
     }

@@ -112,7 +112,7 @@ def train(
     trainer.settings = settings
     trainer.model_accepts_loss_kwargs = False
     trainer.rows_sampler = _sampler(train_rows, settings, num_processes=trainer.args.world_size)
-    trainer.average = WeightAverage(module, settings.ema_decay) if settings.ema_decay else None
+    trainer.average = WeightAverage(module, settings.average_decay) if settings.average_decay else None
     trainer.remove_callback(PrinterCallback)
     progress = Progress(
         num_tokens=sum(map(row_length, train_rows)), max_epochs=settings.max_epochs, shown=context.show_progress

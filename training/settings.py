@@ -87,9 +87,9 @@ class FitSettings:
     """The gradient of a step is scaled down to this norm where it is larger. 0: never."""
     weight_decay: float = 0.01
     """AdamW's; biases and norms are left alone."""
-    ema_decay: float = 0.0
+    ema_decay: float | None = None
     """Keep the exponential moving average of the weights over about the last 1 / (1 - this) steps: see averaging.py.
-    0: keep the last step's."""
+    0: keep the last step's. None: 0.99, with a frozen encoder or `fsdp` 0."""
     group_by_length: bool = True
     """Texts of similar length go into a batch, so that little of it is padding."""
 
@@ -177,6 +177,11 @@ class FitSettings:
     def top_learning_rate(self) -> float:
         """`learning_rate`, or the default for this kind of fit."""
         return (1e-3 if self.freeze_encoder else 1e-4) if self.learning_rate is None else self.learning_rate
+
+    @property
+    def average_decay(self) -> float:
+        """`ema_decay`, or the default for this kind of fit."""
+        return (0.0 if self.freeze_encoder or self.fsdp else 0.99) if self.ema_decay is None else self.ema_decay
 
     def check_processes(self, count: int) -> None:
         """Refuses what several processes cannot do.

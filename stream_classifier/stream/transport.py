@@ -58,7 +58,7 @@ class BatchConsumer(driver.Consumer):
         self.intake = cast("BatchTransport", self.transport).intake
         self.watermark = Watermark()
         self.scheduler = BatchScheduler(self.intake)
-        self.drained_in_time = True
+        self.drained_in_time = True  # when stopping
         self._draining = False
         self._delivered = asyncio.Event()
         self._expected: dict[TopicPartition, int] = {}
@@ -247,7 +247,7 @@ class BatchConsumer(driver.Consumer):
         self._draining = True
         try:
             if not await self.drain(timeout_s):
-                self.drained_in_time = False
+                self._note_late_stop()
                 self.log.warning(
                     "%d records were still in flight after %.1f s: dropped here, read again by the next owner",
                     self.intake.budget.records,
@@ -258,6 +258,11 @@ class BatchConsumer(driver.Consumer):
             self.drop(partitions)
         finally:
             self._draining = False
+
+    def _note_late_stop(self) -> None:
+        """A rebalance that took too long does not count, however late: it makes no failure of a later stop."""
+        if self.app.should_stop:
+            self.drained_in_time = False
 
     async def _commit_delivered(self) -> None:
         """Commit all that is delivered by now.
@@ -308,7 +313,7 @@ class BatchConsumer(driver.Consumer):
         try:
             await asyncio.wait_for(super().wait_empty(), remaining_s)
         except asyncio.TimeoutError:
-            self.drained_in_time = False
+            self._note_late_stop()
             self.log.warning("agents were still busy after %.1f s: their events are read again", remaining_s)
 
     async def perform_seek(self) -> None:

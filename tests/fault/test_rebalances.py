@@ -15,6 +15,8 @@ from tests.plugins.workers import Worker
 
 Start = Callable[..., Worker]
 Name = Callable[[str], str]
+PATIENT = {"session_timeout_s": 30.0, "rebalance_timeout_s": 30.0, "drain_timeout_s": 15.0}
+"""Where nobody dies: time-outs that a stop, or a restart, stays below on a busy machine too."""
 GUARANTEES = pytest.mark.parametrize("delivery", ["exactly_once", "at_least_once"])
 
 
@@ -34,14 +36,14 @@ def assigned(worker: Worker) -> list[str]:
 def test_workers_that_come_and_go_under_load(scene: Scene, delivery: str) -> None:
     """1 → 3 → 1, and two of them restarted one after the other."""
     total = 24_000
-    first = scene.start(delivery=delivery)
+    first = scene.start(delivery=delivery, **PATIENT)
     load = scene.fill_meanwhile(total, 0)
     first.wait_for(lambda: delivered(first) > 0, 60, "at work")
-    second, third = scene.start(delivery=delivery), scene.start(delivery=delivery)
+    second, third = scene.start(delivery=delivery, **PATIENT), scene.start(delivery=delivery, **PATIENT)
     assert first.stop() == 0
-    first = scene.start(delivery=delivery)
+    first = scene.start(delivery=delivery, **PATIENT)
     assert second.stop() == 0
-    second = scene.start(delivery=delivery)
+    second = scene.start(delivery=delivery, **PATIENT)
     load.join()
     assert second.stop() == 0
     assert third.stop() == 0
@@ -77,7 +79,7 @@ def test_partitions_added_to_the_source_are_read(scene: Scene, delivery: str) ->
 def test_a_spare_worker_takes_over(scene: Scene, delivery: str) -> None:
     """More workers than partitions: whoever has none is given them all under load, begins where the others ended."""
     total = 16_000
-    workers = [scene.start(delivery=delivery) for _ in range(PARTITIONS + 1)]
+    workers = [scene.start(delivery=delivery, **PATIENT) for _ in range(PARTITIONS + 1)]
     load = scene.fill_meanwhile(total, 0)
     spare = next(worker for worker in workers if assigned(worker)[-1:] == ["nothing"])
     for worker in workers:
@@ -112,10 +114,8 @@ def test_a_static_member_comes_back_to_its_partitions_and_the_others_notice_noth
 ) -> None:
 
     def member(name: str) -> Worker:
-        # a session time-out that a restart on a busy machine stays below
-        time_outs = {"session_timeout_s": 30.0, "rebalance_timeout_s": 30.0}
         environ = {"STREAM_CLASSIFIER__APP__INSTANCE_ID": name}
-        return scene.start(delivery=delivery, environ=environ, **time_outs)
+        return scene.start(delivery=delivery, environ=environ, **PATIENT)
 
     first, second = member("one"), member("näxt / 2")
     second.wait_for(lambda: "nothing" not in assigned(second)[-1:], 60, "given partitions")

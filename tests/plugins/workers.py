@@ -112,7 +112,10 @@ class Worker:
     def stop(self, timeout_s: float = 30.0) -> int:
         """SIGTERM; its exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.wait(timeout_s)
+        code = self.wait(timeout_s)
+        if code:
+            print(f"the worker ended with {code}:\n{self.log[-3000:]}")  # for the report of a test that fails by it
+        return code
 
     def kill(self) -> None:
         """SIGKILL, as a crash."""

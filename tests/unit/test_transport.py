@@ -85,8 +85,19 @@ async def test_what_is_not_delivered_in_time_is_dropped_and_not_committed(consum
     await consumer._let_go([TP], 0.0)
     assert consumer.commits == [{TP: 10}]
     assert second.span.dropped
-    assert not consumer.drained_in_time
     assert consumer.intake.budget.records == 0
+
+
+@pytest.mark.parametrize("stopping", [True, False])
+async def test_a_rebalance_that_took_too_long_makes_no_failure_of_a_later_stop(
+    consumer: Consumer, stopping: bool
+) -> None:
+    hand_on(consumer, 0, 9)
+    consumer.proceed.set()
+    if stopping:
+        consumer.app._stopped.set()
+    await consumer._let_go([TP], 0.0)
+    assert consumer.drained_in_time is not stopping
 
 
 async def test_a_batch_still_in_the_agents_queue_holds_nothing_up(consumer: Consumer) -> None:

@@ -142,7 +142,8 @@ _OPTIONS = (
     _setting(
         _STEPS,
         "--ema-decay",
-        "Keep a moving average of the weights, over 1/(1 - this) steps; 0: the last ones.",
+        "Keep a moving average of the weights, over 1/(1 - this) steps; 0: the last ones"
+        "  [default: 0.99; with --freeze-encoder or --fsdp 0]",
         type=float,
     ),
     _setting(
