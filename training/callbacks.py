@@ -33,6 +33,7 @@ __all__ = [
     "ShuffleRows",
     "Unfreeze",
     "epochs_without_gain",
+    "is_enough",
 ]
 
 logger = logging.getLogger(__name__)
@@ -119,15 +120,23 @@ class Unfreeze(TrainerCallback):
 
 
 class EarlyStop(TrainerCallback):
-    """Stops after so many epochs without a better metric."""
+    """Stops when `is_enough` says so."""
 
-    def __init__(self, metric: str, patience: int) -> None:
+    def __init__(self, metric: str, patience: int, *, last_epoch: int | None = None) -> None:
         self._metric = metric
         self._patience = patience
+        self._last_epoch = last_epoch
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if epochs_without_gain(state.log_history, self._metric) >= self._patience:
+        if is_enough(state.log_history, self._metric, self._patience, last_epoch=self._last_epoch):
             control.should_training_stop = True
+
+
+def is_enough(log: Sequence[Mapping[str, Any]], metric: str, patience: int, *, last_epoch: int | None = None) -> bool:
+    """Whether, by Trainer's log, `last_epoch` is done; without one, whether `patience` epochs have brought no gain."""
+    if last_epoch is not None:
+        return any(entry.get("epoch", 0) >= last_epoch for entry in log if "eval_nll" in entry)
+    return epochs_without_gain(log, metric) >= patience
 
 
 def epochs_without_gain(log: Sequence[Mapping[str, Any]], metric: str) -> int:

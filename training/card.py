@@ -62,6 +62,8 @@ def _figures(training: Mapping[str, Any]) -> list[str]:
     head = [f"{rows} rows", *_FIGURES.values()]
     cells = [str(figures.get("n", "–")), *(_cell(name, figures.get(name)) for name in _FIGURES)]
     notes = []
+    if training.get("refit_all") and rows != "test":
+        notes.append("They are those of a model that had not seen these rows; this one was trained on them as well.")
     if rows != "test":
         notes.append("These rows also chose the epoch, so new texts may do worse.")
     if any(figures.get(name) is None for name in _FIGURES):

@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 from transformers import TrainerCallback
 
-from training.callbacks import epochs_without_gain
+from training.callbacks import is_enough
 from training.history import TrainingHistory
 from training.interrupts import Interrupted, Interrupts
 from training.settings import FitSettings
@@ -73,13 +73,13 @@ def last_checkpoint(work_dir: Path) -> Path | None:
     return whole[max(whole)] if whole else None
 
 
-def is_finished(checkpoint: Path, settings: FitSettings) -> bool:
-    """Whether no step was left when the checkpoint was saved: all epochs were run, or it got no better any more."""
+def is_finished(checkpoint: Path, settings: FitSettings, *, last_epoch: int | None = None) -> bool:
+    """Whether no step was left when the checkpoint was saved: all epochs were run, or it was enough (`is_enough`)."""
     state = _read_state(checkpoint)
     if state is None:
         return False
     at_epoch_end = float(state["epoch"]).is_integer()
-    stopped = epochs_without_gain(state["log_history"], settings.metric) >= settings.patience
+    stopped = is_enough(state["log_history"], settings.metric, settings.patience, last_epoch=last_epoch)
     return state["global_step"] >= state["max_steps"] or (at_epoch_end and stopped)
 
 

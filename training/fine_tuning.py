@@ -52,6 +52,7 @@ def fine_tune(
     show_progress: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
     lesson: Lesson | None = None,
+    last_epoch: int | None = None,
 ) -> TrainingHistory:
     """Trains the encoder's model in place, on the device that the settings say, and leaves it on the CPU.
 
@@ -59,7 +60,7 @@ def fine_tune(
 
     Args:
         work_dir: for checkpoints; one that is there is gone on from.
-        interrupts, run_name, show_progress, callbacks: see `loop.LoopContext`.
+        interrupts, run_name, show_progress, callbacks, last_epoch: see `loop.LoopContext`.
         lesson: what a teacher says of the training texts, and more texts; not with a frozen encoder.
 
     Raises:
@@ -91,6 +92,7 @@ def fine_tune(
         show_progress=show_progress,
         run_name=run_name,
         callbacks=callbacks,
+        last_epoch=last_epoch,
     )
     loop: dict[str, Any] = {
         "settings": settings,

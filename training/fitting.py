@@ -4,6 +4,7 @@ step is a module of its own.
 
 from __future__ import annotations
 
+import functools
 import logging
 import shutil
 from collections.abc import Callable
@@ -34,7 +35,7 @@ from training.parts import Parts, read_parts
 from training.processes import Processes
 from training.recalibration import first_calibration
 from training.recipe import RECIPE_NAME, read_recipe, write_recipe
-from training.rejection import first_rejection, set_apart
+from training.rejection import first_rejection, joined, set_apart
 from training.report.opinion import Remark
 from training.reporters import prepare_reporters
 from training.search import check_search, search
@@ -143,29 +144,44 @@ def fit(
             write_recipe(settings, work / RECIPE_NAME)
         elif num_trials:
             settings = FitSettings(**read_recipe(work / RECIPE_NAME))
-        set_seed(settings.seed)
-        encoder = load_encoder(
-            find_base(settings.base),
-            parts.labels,
-            problem_type=parts.problem_type,
-            dropout=settings.dropout,
-            classifier_dropout=settings.classifier_dropout,
+        tune = functools.partial(
+            fine_tune, settings=settings, interrupts=interrupts, run_name=out.name, show_progress=show_progress
         )
-        encoder = replace(encoder, tokenizer=normalised(encoder.tokenizer, settings.normalisation))
-        history = fine_tune(
-            encoder,
-            parts,
-            settings,
-            work_dir=work,
-            interrupts=interrupts,
-            run_name=out.name,
-            show_progress=show_progress,
-        )
+        encoder = _start(settings, parts)
+        history = tune(encoder, parts, work_dir=work)
+        judge = None
+        if settings.refit_all:
+            if processes.is_main:
+                judge = publish_fit(encoder, parts, settings, history, work / "aside", work / "judge").path
+            logger.info("training again, on the validation rows too: %d epochs", history.best_epoch)
+            encoder = _start(settings, parts)
+            (work / "refit").mkdir(exist_ok=True)
+            tune(encoder, _with_validation(parts), work_dir=work / "refit", last_epoch=history.best_epoch)
         result = None
         if processes.is_main:
             logger.info("measuring")
-            result = publish_fit(encoder, parts, settings, history, work / "model", out)
+            result = publish_fit(encoder, parts, settings, history, work / "model", out, judge=judge)
         return processes.from_main(result)
+
+
+def _start(settings: FitSettings, parts: Parts) -> Encoder:
+    """What training begins with, the same each time."""
+    set_seed(settings.seed)
+    encoder = load_encoder(
+        find_base(settings.base),
+        parts.labels,
+        problem_type=parts.problem_type,
+        dropout=settings.dropout,
+        classifier_dropout=settings.classifier_dropout,
+    )
+    return replace(encoder, tokenizer=normalised(encoder.tokenizer, settings.normalisation))
+
+
+def _with_validation(parts: Parts) -> Parts:
+    """With the validation rows among those to train on. They are still looked at each epoch, and decide nothing."""
+    together = joined([parts.train, parts.validation])
+    assert together is not None  # there are two
+    return replace(parts, train=together)
 
 
 def publish_fit(
@@ -176,11 +192,14 @@ def publish_fit(
     aside: Path,
     out: Path,
     *,
+    judge: Path | None = None,
     before_replacing: Callable[[Path], None] | None = None,
 ) -> FitResult:
     """Writes the model directory at `aside`, with what it is worth, and puts it at `out`.
 
-    `before_replacing` gets `aside` when it is complete; what it raises keeps it from `out`.
+    Args:
+        judge: a model directory like it that has not seen the validation rows, to be asked about them in its place.
+        before_replacing: gets `aside` when it is complete; what it raises keeps it from `out`.
     """
     shutil.rmtree(aside, ignore_errors=True)  # from a fit that was killed here
     aside.mkdir()
@@ -197,12 +216,13 @@ def publish_fit(
         "training": training,
     }
     write_manifest(aside, content)
-    calibration, p_NL = first_calibration(Classifier.load(aside), parts.validation)
+    judge = judge or aside
+    calibration, p_NL = first_calibration(Classifier.load(judge), parts.validation)
     content["calibration"] = calibration
     write_manifest(aside, content)
     if settings.out_of_scope_label is not None:
         rejection = first_rejection(
-            Classifier.load(aside),
+            Classifier.load(judge),
             parts.validation,
             parts.outside,
             label=settings.out_of_scope_label,
@@ -212,7 +232,7 @@ def publish_fit(
         write_manifest(aside, content)
     measured_on, rows = ("validation", parts.validation) if parts.test is None else ("test", parts.test)
     evaluation = evaluate_table(
-        Classifier.load(aside, name=out.name),
+        Classifier.load(judge if parts.test is None else aside, name=out.name),
         rows,
         baseline=parts.train if settings.baseline else None,
         out_of_scope_label=settings.out_of_scope_label,
@@ -243,6 +263,7 @@ def _summary(parts: Parts, settings: FitSettings, base: str, history: TrainingHi
         "base": base,
         "freeze_encoder": settings.freeze_encoder,
         "contrastive_steps": settings.contrastive_steps,
+        "refit_all": settings.refit_all,
         "num_train": len(parts.train),
         "num_validation": len(parts.validation),
         "num_test": 0 if parts.test is None else len(parts.test),

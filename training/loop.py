@@ -53,6 +53,7 @@ class LoopContext:
         show_progress: whether to show a bar on a terminal.
         run_name: what trackers call it.
         callbacks: more of Trainer's.
+        last_epoch: ends after it and keeps its weights, whatever the validation rows say; None: they decide.
     """
 
     work_dir: Path
@@ -62,6 +63,7 @@ class LoopContext:
     show_progress: bool = False
     run_name: str = "fit"
     callbacks: Sequence[TrainerCallback] = ()
+    last_epoch: int | None = None
 
 
 def train(
@@ -93,7 +95,7 @@ def train(
         Interrupted: a signal came, and a checkpoint was saved.
     """
     checkpoint = last_checkpoint(context.work_dir)
-    if checkpoint is not None and is_finished(checkpoint, settings):
+    if checkpoint is not None and is_finished(checkpoint, settings, last_epoch=context.last_epoch):
         return load_best(module, checkpoint, settings)
     arguments = _arguments(module, settings, context)  # of the whole module
     trainer = _FitTrainer(
@@ -110,6 +112,7 @@ def train(
     trainer.text_loss = loss
     trainer.depths = depths
     trainer.settings = settings
+    trainer.keeps_last = context.last_epoch is not None
     trainer.model_accepts_loss_kwargs = False
     trainer.rows_sampler = _sampler(train_rows, settings, num_processes=trainer.args.world_size)
     trainer.average = WeightAverage(module, settings.average_decay) if settings.average_decay else None
@@ -121,7 +124,7 @@ def train(
         ShuffleRows(trainer.rows_sampler),
         OwnDropout(),
         NanStop(settings),
-        EarlyStop(settings.metric, settings.patience),
+        EarlyStop(settings.metric, settings.patience, last_epoch=context.last_epoch),
         SaveInTime(context.interrupts, settings.checkpoint_steps),
         progress,
         *context.callbacks,
@@ -210,6 +213,7 @@ class _FitTrainer(Trainer):
     settings: FitSettings
     rows_sampler: EpochSampler
     average: WeightAverage | None
+    keeps_last: bool
 
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
@@ -238,7 +242,7 @@ class _FitTrainer(Trainer):
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """Of epochs in which an F1 or accuracy is 0 the last is the best, as `history.best_index` says."""
-        if self.settings.metric != "loss" and self.state.best_metric == 0:
+        if self.keeps_last or (self.settings.metric != "loss" and self.state.best_metric == 0):
             self.state.best_metric = None
         return bool(super()._determine_best_metric(metrics, trial))
 

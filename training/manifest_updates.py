@@ -93,8 +93,17 @@ def without_thresholds(content: Mapping[str, Any]) -> tuple[dict[str, Any], bool
     return keep_label(new, out_of_scope_label_in(content)), True
 
 
+def _warn_when_refit(content: Mapping[str, Any]) -> None:
+    if (content.get("training") or {}).get("refit_all"):
+        logger.warning(
+            "the model was trained on its validation rows too (refit_all): what is found on those flatters it; "
+            "give rows that it has not seen"
+        )
+
+
 def _write(path: Path, change: Callable[[dict[str, Any]], Mapping[str, Any]]) -> tuple[Mapping[str, Any], str]:
     """The new content, and its digest."""
     old = read_json_object(path / MANIFEST_NAME) if (path / MANIFEST_NAME).is_file() else {}
+    _warn_when_refit(old)
     content = change({key: value for key, value in old.items() if key not in _COMPUTED})
     return content, write_manifest(path, content)

@@ -90,6 +90,10 @@ class FitSettings:
     ema_decay: float | None = None
     """Keep the exponential moving average of the weights over about the last 1 / (1 - this) steps: see averaging.py.
     0: keep the last step's. None: 0.99, with a frozen encoder or `fsdp` 0."""
+    refit_all: bool = False
+    """Train once more when the best epoch is known, for as many epochs, on training and validation rows together, and
+    keep that model. What it is worth is told by the test rows, and calibration and rules are those of the model before,
+    which has not seen the validation rows."""
     group_by_length: bool = True
     """Texts of similar length go into a batch, so that little of it is padding."""
 
@@ -216,7 +220,7 @@ class FitSettings:
 
     def _check_fsdp(self) -> None:
         if self.fsdp:
-            for name in ("freeze_encoder", "contrastive_steps", "ema_decay"):
+            for name in ("freeze_encoder", "contrastive_steps", "ema_decay", "refit_all"):
                 if getattr(self, name):
                     raise ConfigError(f"fsdp divides the model, and {name} needs it whole; give one of them")
 

@@ -22,8 +22,10 @@ from training.presets import preset
 from training.reading import read_table
 from training.rejection import set_apart
 
-__all__ = ["cell_path", "find_cells", "run_cell"]
+__all__ = ["REFIT", "cell_path", "find_cells", "run_cell"]
 
+REFIT = "-refit"
+"""Behind the name of a preset: with `--refit-all`."""
 _PRECISION = 0.99
 _FIGURES = ("n", "accuracy", "accuracy_interval", "macro_f1", "weighted_f1", "nll", "brier", "ece", "ece_noise_floor",
             "ece_noise_95", "aurc", "truncated", "multi_label", "out_of_scope")  # fmt: skip
@@ -55,10 +57,19 @@ def find_cells(recipe: str) -> dict[str, list[dict[str, Any]]]:
 def run_cell(data_set: DataSet, *, seed: int, recipe: str) -> dict[str, Any]:
     """Fits, calibrates, finds thresholds and measures. Blocks for minutes or hours.
 
+    With a refit there are no rows left to find thresholds on.
+
     Raises:
         ConfigError: the data set is not there.
     """
-    settings = preset(recipe, task=data_set.task, seed=seed, out_of_scope_label=data_set.out_of_scope_label)
+    refit = recipe.endswith(REFIT)
+    settings = preset(
+        recipe.removesuffix(REFIT),
+        task=data_set.task,
+        seed=seed,
+        out_of_scope_label=data_set.out_of_scope_label,
+        refit_all=refit,
+    )
     train, validation, test = (data_set.file(kind) for kind in ("train", "validation", "test"))
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model"
@@ -68,7 +79,7 @@ def run_cell(data_set: DataSet, *, seed: int, recipe: str) -> dict[str, Any]:
         )
         seconds = time.monotonic() - start
         evaluation = fitted.evaluation
-        if data_set.figure == "macro_f1":
+        if data_set.figure == "macro_f1" and not refit:
             training.thresholds(model, validation, training.Goal(f1=True, per_label=True))
             evaluation = training.evaluate(model, test)
         cell: dict[str, Any] = {
@@ -80,7 +91,9 @@ def run_cell(data_set: DataSet, *, seed: int, recipe: str) -> dict[str, Any]:
             "epochs": fitted.history.num_epochs,
             "best_epoch": fitted.history.best_epoch,
             "test": {**_figures(evaluation), "baseline": _baseline(data_set, train, test, evaluation)},
-            "threshold": None if data_set.figure != "accuracy" else _threshold(model, validation, test, Path(folder)),
+            "threshold": None
+            if refit or data_set.figure != "accuracy"
+            else _threshold(model, validation, test, Path(folder)),
         }
     return cell
 

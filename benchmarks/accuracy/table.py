@@ -33,7 +33,9 @@ The calibration error beside the 95 % point of what chance alone shows on as man
 | set | calibration error | chance, up to | negative log-likelihood | accepted at 99 % | of these right |
 |---|---|---|---|---|---|
 """
-_TITLES = {"balanced": "The headline: the preset `balanced`", "quick": "The preset `quick`: a frozen encoder",
+_TITLES = {"balanced": "The headline: the preset `balanced`",
+           "balanced-refit": "`balanced --refit-all`: trained on the validation rows too, at the end",
+           "quick": "The preset `quick`: a frozen encoder",
            "best": "The preset `best`"}  # fmt: skip
 
 Cells = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -80,7 +82,7 @@ def _calibration_row(name: str, cells: Sequence[Mapping[str, Any]]) -> str:
         return f"| {name} | | | | | |"
     ece, limit, nll = (statistics.mean(cell["test"][key] for cell in cells) for key in ("ece", "ece_noise_95", "nll"))
     found = [cell["threshold"] for cell in cells if "coverage" in (cell["threshold"] or {})]
-    coverage = precision = "refused"
+    coverage = precision = "refused" if any(cell["threshold"] for cell in cells) else "–"
     if found:
         seen = " (as seen)" if any(threshold["refused"] for threshold in found) else ""
         coverage = f"{100 * statistics.mean(threshold['coverage'] for threshold in found):.1f}{seen}"

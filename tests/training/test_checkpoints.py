@@ -29,11 +29,11 @@ SETTINGS: dict[str, Any] = {
 """45 rows to train on: 6 steps an epoch, so checkpoints after steps 2, 4, (6: the epoch's own) …"""
 
 
-def killed_after_save(step: int) -> None:
+def killed_after_save(step: int, folder: str = "model.work") -> None:
     after_save = checkpoints.SaveInTime.on_save
 
     def on_save(self: Any, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step == step:
+        if state.global_step == step and Path(args.output_dir).name == folder:
             os.kill(os.getpid(), signal.SIGKILL)
         after_save(self, args, state, control)
 
@@ -110,9 +110,9 @@ def fit(rows: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Fit
 
 @pytest.fixture(scope="module")
 def uninterrupted(fit: Fit, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Models of a whole fit and of a frozen encoder's, by the flag."""
+    """Models of a whole fit, of a frozen encoder's and of one with a refit, by the flag."""
     folder = tmp_path_factory.mktemp("whole")
-    models = {flag: folder / flag.strip("-") for flag in ("--no-freeze-encoder", "--freeze-encoder")}
+    models = {flag: folder / flag.strip("-") for flag in ("--no-freeze-encoder", "--freeze-encoder", "--refit-all")}
     for flag, model in models.items():
         done = fit(model, flag)
         assert done.code == 0, done.stderr
@@ -133,8 +133,17 @@ def same_model(first: Path, second: Path) -> bool:
         (partial(killed_in_save, 10), "--no-freeze-encoder"),
         (killed_after_training, "--no-freeze-encoder"),
         (partial(killed_after_save, 10), "--freeze-encoder"),
+        (partial(killed_after_save, 4, "refit"), "--refit-all"),
     ],
-    ids=["first epoch", "mid-epoch", "between epochs", "half-written checkpoint", "before measuring", "frozen"],
+    ids=[
+        "first epoch",
+        "mid-epoch",
+        "between epochs",
+        "half-written checkpoint",
+        "before measuring",
+        "frozen",
+        "refit",
+    ],
 )
 def test_after_kill_9_resume_gives_the_uninterrupted_model(
     patch: Callable[[], None], flag: str, fit: Fit, tmp_path: Path, uninterrupted: dict[str, Path]

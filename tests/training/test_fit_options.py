@@ -40,6 +40,7 @@ GIVEN: dict[str, tuple[list[str], Any]] = {
     "max_grad_norm": (["--max-grad-norm", "0"], 0.0),
     "ema_decay": (["--ema-decay", "0.9"], 0.9),
     "weight_decay": (["--weight-decay", "0"], 0.0),
+    "refit_all": (["--refit-all"], True),
     "group_by_length": (["--no-group-by-length"], False),
     "contrastive_steps": (["--contrastive-steps", "50"], 50),
     "label_smoothing": (["--label-smoothing", "0.1"], 0.1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,28 @@ def test_the_moving_average_is_measured_and_kept_while_training_goes_on_from_the
     torch.testing.assert_close(weights_of(module), mean)
     losses = {decay: [epoch.validation_loss for epoch in history.epochs] for decay, history in histories.items()}
     assert losses[0.0] != losses[0.5]
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_an_epoch_that_is_said_to_be_the_last_is_kept_whatever_the_validation_rows_say(
+    base: Path, tmp_path: Path, decay: float
+) -> None:
+    settings = settings_of(epochs=4, patience=1, metric="accuracy", ema_decay=decay)
+    swapped = [{**row, "label": 1 - row["label"]} for row in rows_of(16)]  # so that they get worse every epoch
+    whole, ended = encoder_of(base, settings).model, encoder_of(base, settings).model
+    at_epoch_end: list[dict[str, torch.Tensor]] = []
+
+    class Epochs(TrainerCallback):
+        def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            at_epoch_end.append(weights_of(kwargs["model"]))
+
+    run(whole, rows_of(16), replace(settings, patience=9), tmp_path / "whole", callbacks=[Epochs()])
+    history = run(ended, rows_of(16), settings, tmp_path / "ended", validation=swapped, last_epoch=3)
+    assert history.num_epochs == 3
+    if decay:
+        assert moved(at_epoch_end[2], weights_of(ended)), "it is their mean that is kept"
+    else:
+        torch.testing.assert_close(weights_of(ended), at_epoch_end[2], rtol=0, atol=0)
 
 
 def test_layer_decay_gives_each_depth_its_rate_and_biases_no_decay(base: Path, tmp_path: Path) -> None:
@@ -349,6 +372,7 @@ def test_a_loss_that_is_no_number_stops_at_once_and_says_what_to_try(base: Path,
         {"fsdp": True, "freeze_encoder": True},
         {"contrastive_steps": 5, "fsdp": True},
         {"ema_decay": 0.99, "fsdp": True},
+        {"refit_all": True, "fsdp": True},
         {"gradient_accumulation_steps": 0},
         {"checkpoint_steps": 0},
         {"dtype": "int8"},

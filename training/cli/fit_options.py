@@ -147,6 +147,11 @@ _OPTIONS = (
         type=float,
     ),
     _setting(
+        _STEPS,
+        "--refit-all/--no-refit-all",
+        "When the best epoch is known, train again on the validation rows too  [default: no]",
+    ),
+    _setting(
         _STEPS, "--group-by-length/--no-group-by-length", "Make batches of texts of similar length  [default: yes]"
     ),
     _setting(_STEPS, "--seed", "Equal seeds give equal models.", type=int),
