@@ -12,11 +12,13 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,10 +30,14 @@ from training.answers import Answers, one_hot, truth
 from training.data import LABEL_SEPARATOR, Table, labels_of
 from training.evaluation import Evaluation, evaluate_answers
 from training.findings import Tables
+from training.interrupts import Interrupts
 from training.label_review import suspicions
 from training.reading import find_part, read_table
 from training.rejection import set_apart
 from training.settings import FitSettings
+
+if TYPE_CHECKING:
+    from training.folds import FoldModels
 
 __all__ = ["CrossValidation", "FoldFigures", "SharePoint", "Spread", "cross_validate"]
 
@@ -115,12 +121,14 @@ def cross_validate(
     shares: Sequence[float] = (),
     out: str | Path | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     show_progress: bool = False,
 ) -> CrossValidation:
     """Trains as `fit` would, `num_folds` times, each time without a fold, and asks each model about that fold. Blocks.
 
     With `freeze_encoder` the texts are encoded once for all folds. Rows with the settings' out-of-scope label are left
-    out.
+    out. Called on the main thread with `out` it handles SIGINT and SIGTERM as `training.fit` does: the folds that are
+    done, and a checkpoint of the one under way, are in `out`.work.
 
     Args:
         data: a file, or a folder with a train file.
@@ -128,14 +136,18 @@ def cross_validate(
         num_folds: at least 2.
         shares: of the rows to train on, for a learning curve: every fold is trained once more for each.
         out: a folder for the tables.
-        overwrite: whether the tables of an earlier call are replaced.
+        overwrite: whether the tables of an earlier call are replaced, and the folds of an interrupted one thrown away.
+        resume: go on with the folds in `out`.work; from the beginning where there are none.
         show_progress: whether bars are shown on standard error when it is a terminal.
 
     Raises:
         ConfigError: data, settings or a place that cannot be used, before anything is trained.
+        Interrupted: a signal came; a KeyboardInterrupt whose message says how to go on.
     """
     settings = settings or FitSettings()
     settings.check_processes(1)
+    if resume and out is None:
+        raise ConfigError("--resume goes on with what an interrupted call left beside its tables; give --out as it had")
     if num_folds < 2:
         raise ConfigError(f"--folds {num_folds}: give at least 2")
     for share in shares:
@@ -147,22 +159,27 @@ def cross_validate(
         table, _ = set_apart(table, settings.out_of_scope_label)
     labels = labels_of(table)
 
-    from training.folds import FittedFolds, FoldModels, FrozenFolds, assign_folds
+    from training.folds import FittedFolds, FrozenFolds, assign_folds
     from training.parts import inspected
+    from training.work_dir import fingerprint
 
     inspection = inspected(Tables(table, None, None), settings)
     fold_N = assign_folds(table, num_folds, seed=settings.seed)
     empty = num_folds - len(np.unique(fold_N))
     if empty:
         raise ConfigError(f"{table.source}: its {len(table)} rows leave {empty} of {num_folds} folds empty; give fewer")
-    models: FoldModels
-    if FrozenFolds.can(settings):
-        models = FrozenFolds(table, labels, settings, show_progress=show_progress)
-    else:
-        models = FittedFolds(table, labels, settings, inspection, show_progress=show_progress)
-    run = _Run(table, labels, settings, models, fold_N)
-    curve = [run.point(share) for share in sorted(shares)]
-    logits_NL = run.out_of_fold(1.0)
+    made_from = {**fingerprint(settings, {"training": table}, num_processes=1), "folds": num_folds}
+    with Interrupts().handled() as interrupts, _kept(folder, made_from, resume=resume, overwrite=overwrite) as work:
+        models: FoldModels
+        if FrozenFolds.can(settings):
+            models = FrozenFolds(table, labels, settings, interrupts=interrupts, show_progress=show_progress)
+        else:
+            models = FittedFolds(
+                table, labels, settings, inspection, interrupts=interrupts, show_progress=show_progress
+            )
+        run = _Run(table, labels, settings, models, fold_N, work)
+        curve = [run.point(share) for share in sorted(shares)]
+        logits_NL = run.out_of_fold(1.0)
     answers = run.answers(logits_NL)
     folds = run.folds(answers)
     accuracy, macro_f1, nll = (_spread([getattr(fold, name) for fold in folds]) for name in
@@ -191,8 +208,9 @@ class _Run:
     table: Table
     labels: tuple[str, ...]
     settings: FitSettings
-    models: Any
+    models: FoldModels
     fold_N: NDArray[np.intp]
+    work: Path
 
     def train_rows(self, fold: int, share: float) -> NDArray[np.intp]:
         """The rows of the other folds, or a share of each label's."""
@@ -218,8 +236,24 @@ class _Run:
             held_out = np.flatnonzero(self.fold_N == fold)
             train_rows = self.train_rows(fold, share)
             logger.info("fold %d of %d: %d rows to train on", fold + 1, num_folds, len(train_rows))
-            logits_NL[held_out] = self.models.logits(train_rows, held_out, seed=self.settings.seed + fold)
+            place = self.work / f"fold-{fold}-share-{share:g}"
+            logits_NL[held_out] = self._answered(place, train_rows, held_out, seed=self.settings.seed + fold)
         return logits_NL
+
+    def _answered(
+        self, place: Path, train_rows: NDArray[np.intp], held_out: NDArray[np.intp], *, seed: int
+    ) -> NDArray[np.float32]:
+        """What the model of one fold says, kept in `place` once it is known."""
+        done = place / "logits.npy"
+        if not done.exists():
+            place.mkdir(exist_ok=True)
+            logits = self.models.logits(train_rows, held_out, seed=seed, work_dir=place)
+            with file_aside(done) as aside, aside.open("wb") as file:
+                np.save(file, logits)
+            for checkpoint in place.glob("checkpoint-*"):
+                shutil.rmtree(checkpoint)
+        answered: NDArray[np.float32] = np.load(done, allow_pickle=False)
+        return answered
 
     def answers(self, logits_NL: NDArray[np.float32]) -> Answers:
         problem_type = MULTI_LABEL if self.table.multi_label else SINGLE_LABEL
@@ -251,6 +285,19 @@ class _Run:
         folds = self.folds(self.answers(self.out_of_fold(share)))
         return SharePoint(share, self.num_train(share), _spread([fold.accuracy for fold in folds]),
                           _spread([fold.macro_f1 for fold in folds]))  # fmt: skip
+
+
+@contextmanager
+def _kept(folder: Path | None, made_from: Mapping[str, Any], *, resume: bool, overwrite: bool) -> Iterator[Path]:
+    """Where folds that are done are kept: beside the tables, or nowhere for long."""
+    if folder is not None:
+        from training.work_dir import work_dir
+
+        with work_dir(folder, made_from, resume=resume, overwrite=overwrite) as work:
+            yield work
+        return
+    with tempfile.TemporaryDirectory() as work_name:
+        yield Path(work_name)
 
 
 def _spread(values: Sequence[float]) -> Spread:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import copy
 import logging
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -50,13 +52,16 @@ _BATCH = 256
 class FoldModels(Protocol):
     """Trains a model on some rows of a table and asks it about others."""
 
-    def logits(self, train: NDArray[np.intp], held_out: NDArray[np.intp], *, seed: int) -> NDArray[np.float32]:
+    def logits(
+        self, train: NDArray[np.intp], held_out: NDArray[np.intp], *, seed: int, work_dir: Path | None = None
+    ) -> NDArray[np.float32]:
         """The raw logits `[len(held_out), L]` of a model trained on the rows `train`, from the same start every time.
 
         Args:
             train: of these a part is kept to choose the epoch.
             held_out: rows that have no part in it.
             seed: of the order of the rows and of dropout.
+            work_dir: for its checkpoints; those that are there are gone on from. None: they are not kept.
         """
         ...
 
@@ -68,6 +73,7 @@ class FrozenFolds:
         table: all rows.
         labels: of the head, in its order.
         settings: of the fits.
+        interrupts: what is told to stop.
         show_progress: whether a bar is shown on a terminal.
 
     Raises:
@@ -75,11 +81,18 @@ class FrozenFolds:
     """
 
     def __init__(
-        self, table: Table, labels: tuple[str, ...], settings: FitSettings, *, show_progress: bool = False
+        self,
+        table: Table,
+        labels: tuple[str, ...],
+        settings: FitSettings,
+        *,
+        interrupts: Interrupts | None = None,
+        show_progress: bool = False,
     ) -> None:
         self._table = table
         self._labels = labels
         self._settings = settings
+        self._interrupts = interrupts or Interrupts()
         self._problem_type = MULTI_LABEL if table.multi_label else SINGLE_LABEL
         self._targets = label_targets(table, labels)
         self._device = pick_device(settings.device)
@@ -108,13 +121,15 @@ class FrozenFolds:
         with quiet_transformers():
             return has_tail(load_encoder(find_base(settings.base), ("a", "b")).model)
 
-    def logits(self, train_rows: NDArray[np.intp], held_out: NDArray[np.intp], *, seed: int) -> NDArray[np.float32]:
+    def logits(
+        self, train_rows: NDArray[np.intp], held_out: NDArray[np.intp], *, seed: int, work_dir: Path | None = None
+    ) -> NDArray[np.float32]:
         """See `FoldModels`."""
         settings = replace(self._settings, seed=seed)
         first, second = validation_rows(self._table, train_rows, settings)
         self._tail.load_state_dict(self._start)
         set_seed(seed)
-        with tempfile.TemporaryDirectory() as folder:
+        with _kept(work_dir) as folder:
             train(
                 self._tail,
                 self._rows(first),
@@ -124,7 +139,7 @@ class FrozenFolds:
                 problem_type=self._problem_type,
                 num_labels=len(self._labels),
                 loss=text_loss(self._table.take(first.tolist(), self._table.source), self._labels, settings),
-                context=LoopContext(Path(folder), self._device, torch.float32),
+                context=LoopContext(folder, self._device, torch.float32, interrupts=self._interrupts),
             )
         return self._ask(held_out)
 
@@ -152,6 +167,7 @@ class FittedFolds:
         labels: of the head, in its order.
         settings: of the fits.
         inspection: what `data check` says of the rows.
+        interrupts: what is told to stop.
         show_progress: whether bars are shown on a terminal.
     """
 
@@ -162,15 +178,19 @@ class FittedFolds:
         settings: FitSettings,
         inspection: Inspection,
         *,
+        interrupts: Interrupts | None = None,
         show_progress: bool = False,
     ) -> None:
         self._table = table
         self._labels = labels
         self._settings = settings
         self._inspection = inspection
+        self._interrupts = interrupts or Interrupts()
         self._show_progress = show_progress
 
-    def logits(self, train_rows: NDArray[np.intp], held_out: NDArray[np.intp], *, seed: int) -> NDArray[np.float32]:
+    def logits(
+        self, train_rows: NDArray[np.intp], held_out: NDArray[np.intp], *, seed: int, work_dir: Path | None = None
+    ) -> NDArray[np.float32]:
         """See `FoldModels`."""
         table, settings = self._table, replace(self._settings, seed=seed)
         first, second = validation_rows(table, train_rows, settings)
@@ -183,22 +203,30 @@ class FittedFolds:
             inspection=self._inspection,
         )
         set_seed(seed)
-        with tempfile.TemporaryDirectory() as folder, quiet_transformers():
-            encoder = _encoder(settings, self._labels, parts.problem_type)
-            work_dir, directory = Path(folder) / "work", Path(folder) / "model"
-            work_dir.mkdir()
+        with _kept(work_dir) as checkpoints, tempfile.TemporaryDirectory() as folder, quiet_transformers():
+            encoder, directory = _encoder(settings, self._labels, parts.problem_type), Path(folder) / "model"
             fine_tune(
                 encoder,
                 parts,
                 settings,
-                work_dir=work_dir,
-                interrupts=Interrupts(),
+                work_dir=checkpoints,
+                interrupts=self._interrupts,
                 show_progress=self._show_progress,
             )
             save_files(encoder, directory)
             write_manifest(directory, {"max_length": min(settings.max_length, encoder.max_length)})
             classifier = Classifier.load(directory, device=settings.device, dtype=settings.dtype)
             return classifier.logits([table.texts[i] for i in held_out])
+
+
+@contextmanager
+def _kept(work_dir: Path | None) -> Iterator[Path]:
+    """The folder for checkpoints, or one that is gone afterwards."""
+    if work_dir is not None:
+        yield work_dir
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 def assign_folds(table: Table, num_folds: int, *, seed: int) -> NDArray[np.intp]:

@@ -124,9 +124,9 @@ def check_space(place: Path, *, num_parameters: int, num_trained: int, num_copie
 
 
 def _checkpoint(path: Path) -> Path | None:
-    """What can be gone on from: the last whole checkpoint, or the journal of a search."""
+    """What can be gone on from: the last whole checkpoint, the journal of a search, or folds that were begun."""
     journal = path / SEARCH_NAME / JOURNAL_NAME
-    return last_checkpoint(path) or (journal if journal.is_file() else None)
+    return last_checkpoint(path) or (journal if journal.is_file() else max(path.glob("fold-*/*"), default=None))
 
 
 def _take(lock: Any, path: Path) -> None:

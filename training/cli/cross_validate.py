@@ -42,6 +42,7 @@ __all__ = ["command"]
 @columns_options
 @fit_options
 @click.option("--overwrite", is_flag=True, help="Replace the tables at --out.")
+@click.option("--resume", is_flag=True, help="Go on with the folds of an interrupted call, beside --out.")
 @click.option("--json", "as_json", is_flag=True, help="The figures as one JSON object.")
 @click.option("--quiet", is_flag=True, help="No progress on standard error.")
 def command(
@@ -52,6 +53,7 @@ def command(
     columns: Columns,
     given: dict[str, Any],
     overwrite: bool,
+    resume: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -70,6 +72,7 @@ def command(
         shares=_shares(learning_curve),
         out=out,
         overwrite=overwrite,
+        resume=resume,
         show_progress=not quiet,
     )
     if as_json:
