@@ -72,6 +72,10 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         )
         return cast("Mapping[TP, list[Any]]", fetched)
 
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        # Where all of them were let go of meanwhile, stock commits nothing at all, which aiokafka refuses: a crash.
+        return bool(self.assignment() & offsets.keys()) and await super()._commit(offsets)
+
     async def end_offsets(self, partitions: Sequence[TP]) -> Mapping[TP, int]:
         """Behind the last record of each that may be read: records of open transactions come later."""
         found = await self.call_thread(self._ensure_consumer().end_offsets, partitions)

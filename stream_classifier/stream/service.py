@@ -280,7 +280,10 @@ class ClassifierService(Service):
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, records would be lost by going on
-            await self.fail(error)
+            if self.should_stop:
+                logger.warning("%r while stopping: what is not committed is read again", error)
+            else:
+                await self.fail(error)
 
     async def fail(self, error: BaseException) -> None:
         """Stop the worker: what is in flight is given up here, and read again after a restart."""

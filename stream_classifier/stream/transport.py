@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 _POLL_OTHERS_S = 0.05
 """How long a fetch for other topics may last while batch topics wait for room, which may come back meanwhile."""
 
+_MIN_COMMIT_S = 1.0
 _MAX_READ_AGAIN = 3
 """How often a partition is read again with nothing committed in between, before the worker stops."""
 
@@ -58,7 +59,7 @@ class BatchConsumer(driver.Consumer):
         self.intake = cast("BatchTransport", self.transport).intake
         self.watermark = Watermark()
         self.scheduler = BatchScheduler(self.intake)
-        self.drained_in_time = True  # when stopping
+        self.drained_in_time = True
         self._draining = False
         self._delivered = asyncio.Event()
         self._expected: dict[TopicPartition, int] = {}
@@ -223,7 +224,7 @@ class BatchConsumer(driver.Consumer):
         aiokafka reports it to fetches alone, and Faust fetches nothing before it has an assignment.
         """
         consumer = self._thread._consumer
-        if consumer is not None and consumer._coordinator is not None:
+        if consumer is not None and consumer._coordinator is not None and not self.should_stop:
             await self._thread.call_thread(consumer._coordinator.check_errors)
 
     # Letting go -----------------------------------------------------------------------------------------------------
@@ -244,25 +245,23 @@ class BatchConsumer(driver.Consumer):
 
     async def _let_go(self, partitions: Iterable[TopicPartition], timeout_s: float) -> None:
         """Finish and commit what is in flight; drop what does not finish in time."""
+        deadline, is_stop = monotonic() + timeout_s, self.app.should_stop
         self._draining = True
         try:
             if not await self.drain(timeout_s):
-                self._note_late_stop()
+                # Of a rebalance's, also of one that the stop came into, nothing is told: the stop has its own time.
+                self.drained_in_time = self.drained_in_time and not is_stop
                 self.log.warning(
                     "%d records were still in flight after %.1f s: dropped here, read again by the next owner",
                     self.intake.budget.records,
                     timeout_s,
                 )
-            await self._commit_delivered()
-            await self._commit_transactions(timeout_s / 2)
+            # Not cancelled where it takes longer, for stock's commit goes on regardless.
+            await asyncio.wait({asyncio.ensure_future(self._commit_delivered())}, timeout=_commit_s(deadline))
+            await self._commit_transactions(_commit_s(deadline))
             self.drop(partitions)
         finally:
             self._draining = False
-
-    def _note_late_stop(self) -> None:
-        """A rebalance that took too long does not count, however late: it makes no failure of a later stop."""
-        if self.app.should_stop:
-            self.drained_in_time = False
 
     async def _commit_delivered(self) -> None:
         """Commit all that is delivered by now.
@@ -278,11 +277,10 @@ class BatchConsumer(driver.Consumer):
         # Stock pops the acknowledged offsets of revoked partitions before its last commit (consumer.py:657-664), so
         # what was delivered since the commit before would be repeated: commit while they are known.
         app = self.app
-        if not app.should_stop:
-            # Stock leaves the flow on where nothing was assigned: what is given next would be read before its seek too.
-            self.stop_flow()
-            app.flow_control.suspend()
-        if revoked and not app.should_stop:
+        # Stock leaves the flow on where nothing was assigned: what is given next would be read before its seek too.
+        self.stop_flow()
+        app.flow_control.suspend()
+        if revoked:
             self.pause_partitions(revoked)
             app.flow_control.clear()
             limit_s = min(self.intake.drain_timeout_s, app.conf.broker_rebalance_timeout / 2)
@@ -291,32 +289,40 @@ class BatchConsumer(driver.Consumer):
             if self.intake.transactions is not None:
                 await self.intake.transactions.release(partitions, limit_s / 4)
             logger.info("let go of %s", listed(partitions))
-        await super().on_partitions_revoked(revoked)
+        # Stock closes a stopping consumer here, in the wrong event loop: that fails half-way, and what is left does not
+        # leave the group, which waits for it until its session ends. Stopping leaves it soon.
+        if not app.should_stop:
+            await super().on_partitions_revoked(revoked)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         # Before anything reads the committed offsets: an earlier owner may be about to move them.
+        if self.app.should_stop:
+            return  # see on_partitions_revoked
         ours = [TopicPartition(*tp) for tp in assigned if tp.topic in self.intake.topics]
-        if self.intake.transactions is not None and not self.app.should_stop:
+        if self.intake.transactions is not None:
             try:
                 await self.intake.transactions.assign(ours, self.app.conf.broker_rebalance_timeout)
             except DeliveryError as error:
-                self.intake.on_failed(error)
+                if not self.app.should_stop:
+                    self.intake.on_failed(error)
                 return
         logger.info("assigned: %s", listed(ours))
         await super().on_partitions_assigned(assigned, generation_id)
 
     async def wait_empty(self) -> None:
         # Stock has no bound here and would wait for ever on a batch that was dropped.
-        started = monotonic()
+        started, is_stop = monotonic(), self.app.should_stop
         await self._let_go(self.watermark.partitions, self.intake.drain_timeout_s)
         remaining_s = max(0.1, self.intake.drain_timeout_s - (monotonic() - started))
         try:
             await asyncio.wait_for(super().wait_empty(), remaining_s)
         except asyncio.TimeoutError:
-            self._note_late_stop()
+            self.drained_in_time = self.drained_in_time and not is_stop
             self.log.warning("agents were still busy after %.1f s: their events are read again", remaining_s)
 
     async def perform_seek(self) -> None:
+        if not self.assignment():
+            return
         if not self._draining:
             self.drop(self.watermark.partitions)
         await super().perform_seek()
@@ -368,6 +374,11 @@ class BatchConsumer(driver.Consumer):
             )
             if self.intake.on_skipped is not None:
                 self.intake.on_skipped(tp.topic, skipped)
+
+
+def _commit_s(deadline: float) -> float:
+    """What a commit may take: what is left, and a little where nothing is."""
+    return max(_MIN_COMMIT_S, deadline - monotonic())
 
 
 class BatchTransport(driver.Transport):

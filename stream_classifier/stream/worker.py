@@ -40,6 +40,8 @@ _EMBEDDED_SESSION_S = 6.0
 """Joining a group on the embedded broker waits for half the session time-out."""
 _METADATA_MAX_AGE_MS = 10_000
 """How soon partitions added to a source are read; Faust's default is five minutes."""
+_MAX_HEARTBEAT_S = 3.0
+"""A worker learns of a rebalance by its next heartbeat, and all others wait for it; also Kafka's own default."""
 _CLOSE_S = 5.0
 """Beyond the drain time-out: closing connections and threads."""
 
@@ -94,7 +96,7 @@ def make_app(
         topic_disable_leader=True,
         broker_commit_interval=conf.commit_interval_s,
         broker_session_timeout=session_s,
-        broker_heartbeat_interval=session_s / 3,
+        broker_heartbeat_interval=min(session_s / 3, _MAX_HEARTBEAT_S),
         broker_rebalance_timeout=rebalance_s,
         broker_request_timeout=max(40.0, session_s + 10.0),
         consumer_auto_offset_reset=conf.offset_reset,
@@ -200,11 +202,13 @@ class _Run:
     async def _stop(self) -> bool:
         """Stop the app; whether it did so in time."""
         limit_s = self._settings.app.drain_timeout_s + _CLOSE_S
-        try:
-            await asyncio.wait_for(self._app.stop(), limit_s)
-        except asyncio.TimeoutError:
+        stop = asyncio.ensure_future(self._app.stop())
+        # Not cancelled: services catch that, and go on without any limit.
+        await asyncio.wait({stop}, timeout=limit_s)
+        if not stop.done():
             logger.error("not stopped after %.0f s: leaving; what is not committed is read again", limit_s)
             return False
+        stop.result()
         return True
 
     def _failed(self) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
 from collections.abc import Callable
 
 import pytest
@@ -81,13 +83,38 @@ def test_a_spare_worker_takes_over(scene: Scene, delivery: str) -> None:
     total = 16_000
     workers = [scene.start(delivery=delivery, **PATIENT) for _ in range(PARTITIONS + 1)]
     load = scene.fill_meanwhile(total, 0)
-    spare = next(worker for worker in workers if assigned(worker)[-1:] == ["nothing"])
+
+    def spares() -> list[Worker]:
+        return [worker for worker in workers if assigned(worker)[-1:] == ["nothing"]]
+
+    workers[-1].wait_for(lambda: len(spares()) == 1, 60, "one of five, of which one has nothing")
+    (spare,) = spares()
     for worker in workers:
         if worker is not spare:
             assert worker.stop() == 0
     load.join()
     scene.wait_for_results(total, spare)
     assert spare.stop() == 0
+    scene.assert_one_each(total)
+
+
+@GUARANTEES
+def test_workers_that_stop_at_the_same_time_leave_the_group_at_once(scene: Scene, delivery: str) -> None:
+    """Each learns in the midst of its own stop that the group changes; nobody waits until a session has ended."""
+    total = 16_000
+    workers = [scene.start(delivery=delivery, **PATIENT) for _ in range(PARTITIONS)]
+    load = scene.fill_meanwhile(total, 0)
+    workers[0].wait_for(lambda: all(delivered(worker) > 0 for worker in workers), 60, "at work")
+    left, *stopping = workers
+    for worker in stopping:
+        worker.process.send_signal(signal.SIGTERM)
+    begun = time.monotonic()
+    assert [worker.wait() for worker in stopping] == [0] * len(stopping)
+    load.join()
+    left.wait_for(lambda: assigned(left)[-1].endswith("[0,1,2,3]"), 60, "given all of it")
+    assert time.monotonic() - begun < PATIENT["session_timeout_s"]
+    scene.wait_for_results(total, left)
+    assert left.stop() == 0
     scene.assert_one_each(total)
 
 

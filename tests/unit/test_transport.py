@@ -88,16 +88,66 @@ async def test_what_is_not_delivered_in_time_is_dropped_and_not_committed(consum
     assert consumer.intake.budget.records == 0
 
 
-@pytest.mark.parametrize("stopping", [True, False])
-async def test_a_rebalance_that_took_too_long_makes_no_failure_of_a_later_stop(
-    consumer: Consumer, stopping: bool
+@pytest.mark.parametrize(("stopped", "in_time"), [("before", False), ("meanwhile", True), ("after", True)])
+async def test_a_rebalance_that_takes_too_long_makes_no_failure_of_a_stop(
+    consumer: Consumer, stopped: str, in_time: bool
 ) -> None:
     hand_on(consumer, 0, 9)
     consumer.proceed.set()
-    if stopping:
+    if stopped == "before":
         consumer.app._stopped.set()
-    await consumer._let_go([TP], 0.0)
-    assert consumer.drained_in_time is not stopping
+    letting_go = asyncio.ensure_future(consumer._let_go([TP], 0.05))
+    await asyncio.sleep(0.01)
+    if stopped == "meanwhile":
+        consumer.app._stopped.set()
+    await letting_go
+    consumer.app._stopped.set()
+    await consumer._let_go([TP], 0.05)
+    assert consumer.drained_in_time is in_time
+
+
+async def test_a_commit_that_hangs_holds_a_stop_up_for_no_longer_than_its_time(consumer: Consumer) -> None:
+    consumer.finish(hand_on(consumer, 0, 9))
+    await asyncio.wait_for(consumer._let_go([TP], 0.05), 5.0)
+    assert consumer.commits == []
+    consumer.proceed.set()
+
+
+async def test_a_rebalance_while_stopping_lets_go_and_leaves_the_closing_to_the_stop(
+    consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[str] = []
+    monkeypatch.setattr(consumer._thread, "close", lambda: closed.append("closed"))
+    monkeypatch.setattr(consumer, "pause_partitions", lambda tps: None)
+    consumer.finish(hand_on(consumer, 0, 9))
+    consumer.proceed.set()
+    consumer.app._stopped.set()
+    await consumer.on_partitions_revoked({TP})
+    assert consumer.commits == [{TP: 10}]
+    await consumer.on_partitions_assigned({TP})
+    assert closed == []
+
+
+async def test_the_group_is_not_asked_about_once_the_consumer_stops(
+    consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread ends then, and the event loop in it."""
+
+    class Joined:
+        _coordinator = Any
+
+    monkeypatch.setattr(consumer._thread, "_consumer", Joined)
+    consumer._thread.thread_loop.close()
+    consumer._stopped.set()
+    await consumer.check_group()
+
+
+async def test_offsets_of_partitions_that_were_let_go_of_meanwhile_are_no_reason_to_crash(
+    consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer._thread, "assignment", set)
+    assert not await consumer._thread._commit({TP: 10})
+    assert not consumer._thread.crashed
 
 
 async def test_a_batch_still_in_the_agents_queue_holds_nothing_up(consumer: Consumer) -> None:
