@@ -39,6 +39,7 @@ def test_whatever_is_written_reads_back(
         base=base,
         epochs=3,
         learning_rate=1e-4,
+        ema_decay=0.9,
         class_weights=labels,
         golden_texts=tuple(golden),
         columns=Columns(text=("title", "body"), label_map=label_map),
