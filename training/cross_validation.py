@@ -168,7 +168,7 @@ def cross_validate(
     empty = num_folds - len(np.unique(fold_N))
     if empty:
         raise ConfigError(f"{table.source}: its {len(table)} rows leave {empty} of {num_folds} folds empty; give fewer")
-    made_from = {**fingerprint(settings, {"training": table}, num_processes=1), "folds": num_folds}
+    made_from = {**fingerprint(settings.resolved(), {"training": table}, num_processes=1), "folds": num_folds}
     with Interrupts().handled() as interrupts, _kept(folder, made_from, resume=resume, overwrite=overwrite) as work:
         models: FoldModels
         if FrozenFolds.can(settings):
@@ -179,27 +179,10 @@ def cross_validate(
             )
         run = _Run(table, labels, settings, models, fold_N, work)
         curve = [run.point(share) for share in sorted(shares)]
-        logits_NL = run.out_of_fold(1.0)
-    answers = run.answers(logits_NL)
-    folds = run.folds(answers)
-    accuracy, macro_f1, nll = (_spread([getattr(fold, name) for fold in folds]) for name in
-                               ("accuracy", "macro_f1", "nll"))  # fmt: skip
-    if curve:
-        curve.append(SharePoint(1.0, run.num_train(1.0), accuracy, macro_f1))
-    suspicious = None if table.multi_label else suspicions(answers.p_NL, answers.true_N)
-    result = CrossValidation(
-        n=len(table),
-        folds=folds,
-        accuracy=accuracy,
-        macro_f1=macro_f1,
-        nll=nll,
-        evaluation=evaluate_answers(answers, task=settings.task),
-        learning_curve=tuple(curve),
-        num_suspicious=None if suspicious is None else int(suspicious.flagged_N.sum()),
-        out=folder,
-    )
-    if folder is not None:
-        _write(folder, table, answers, fold_N, result)
+        answers = run.answers(run.out_of_fold(1.0))
+        result = run.result(answers, curve, out=folder)
+        if folder is not None:
+            _write(folder, table, answers, fold_N, result)
     return result
 
 
@@ -280,6 +263,25 @@ class _Run:
             e = evaluate_answers(answers.take(self.fold_N == fold), task=self.settings.task)
             found.append(FoldFigures(e.n, e.accuracy, e.macro_f1, e.nll))
         return tuple(found)
+
+    def result(self, answers: Answers, curve: Sequence[SharePoint], *, out: Path | None) -> CrossValidation:
+        """What the answers of all folds come to; `curve` is of smaller shares of the rows."""
+        folds = self.folds(answers)
+        accuracy, macro_f1, nll = (_spread([getattr(fold, name) for fold in folds]) for name in
+                                   ("accuracy", "macro_f1", "nll"))  # fmt: skip
+        whole = [SharePoint(1.0, self.num_train(1.0), accuracy, macro_f1)] if curve else []
+        suspicious = None if self.table.multi_label else suspicions(answers.p_NL, answers.true_N)
+        return CrossValidation(
+            n=len(self.table),
+            folds=folds,
+            accuracy=accuracy,
+            macro_f1=macro_f1,
+            nll=nll,
+            evaluation=evaluate_answers(answers, task=self.settings.task),
+            learning_curve=(*curve, *whole),
+            num_suspicious=None if suspicious is None else int(suspicious.flagged_N.sum()),
+            out=out,
+        )
 
     def point(self, share: float) -> SharePoint:
         folds = self.folds(self.answers(self.out_of_fold(share)))

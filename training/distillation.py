@@ -5,6 +5,8 @@ The training is fine_tuning.py's and the directory fitting.py's, as for every fi
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -130,9 +132,10 @@ def distill(
         missing = sorted(set(master.labels) - set(parts.labels))
         raise ConfigError(f"{data}: no row has the teacher's label {missing[0]!r}; give rows of all its labels")
     made_from = {
-        **fingerprint(settings, {"training": parts.train, "validation": parts.validation}, num_processes=1),
+        **fingerprint(settings.resolved(), {"training": parts.train, "validation": parts.validation}, num_processes=1),
         "teacher": str(master.digest or checked.name),
-        "student": [layers, lesson.temperature, lesson.hard_weight, lesson.hidden_weight, len(unlabelled)],
+        "student": [layers, lesson.temperature, lesson.hard_weight, lesson.hidden_weight],
+        "unlabelled texts": hashlib.sha256(json.dumps(list(unlabelled)).encode()).hexdigest(),
     }
     with (
         Interrupts().handled() as interrupts,

@@ -206,5 +206,5 @@ def _check_space(module: torch.nn.Module, work_dir: Path, settings: FitSettings)
         work_dir,
         num_parameters=sum(size for size, _ in sizes),
         num_trained=sum(size for size, is_trained in sizes if is_trained),
-        num_copies=2 if settings.fsdp else 1,
+        num_copies=2 if settings.fsdp or settings.average_decay else 1,
     )

@@ -18,7 +18,7 @@ from transformers import set_seed
 from stream_classifier.errors import ConfigError
 from stream_classifier.model.backends.torch import pick_device
 from stream_classifier.model.classifier import Classifier
-from stream_classifier.model.publish import replace_directory, write_manifest
+from stream_classifier.model.publish import file_aside, replace_directory, write_manifest
 from training.card import model_card
 from training.checkpoints import last_checkpoint
 from training.data import TEXT_JOIN, Table
@@ -121,7 +121,7 @@ def fit(
     if parts.test is None:
         logger.info("there is no test file: the figures are those of the validation rows, which also choose the epoch")
     tables = {"training": parts.train, "validation": parts.validation}
-    made_from = {**fingerprint(settings, tables, num_processes=processes.count), "search": num_trials > 0}
+    made_from = {**fingerprint(settings.resolved(), tables, num_processes=processes.count), "search": num_trials > 0}
     processes.connect(on_cpu=pick_device(settings.device).type == "cpu", divides=settings.fsdp)
     with (
         Interrupts().handled() as interrupts,
@@ -141,7 +141,8 @@ def fit(
                 interrupts=interrupts,
                 show_progress=show_progress,
             ).settings
-            write_recipe(settings, work / RECIPE_NAME)
+            with file_aside(work / RECIPE_NAME) as aside:
+                write_recipe(settings, aside)
         elif num_trials:
             settings = FitSettings(**read_recipe(work / RECIPE_NAME))
         tune = functools.partial(

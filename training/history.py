@@ -31,7 +31,8 @@ class EpochRecord:
         steps: of the optimizer, in this epoch.
         train_loss: mean over the steps of what is minimised: with smoothing, class weights or focal loss not the
             likelihood, so not to be compared with `validation_loss` then.
-        validation_loss: mean negative log-likelihood in nats, of raw logits; never smoothed or weighted.
+        validation_loss: mean negative log-likelihood in nats, of raw logits; never smoothed or weighted. It and the
+            figures below are those of the moving average of the weights, where there is one.
         accuracy, macro_f1: on the validation rows, shares in 0-1. With several labels a text, accuracy is the share of
             texts whose labels are all right.
         learning_rate: the highest group's at the last step.

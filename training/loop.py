@@ -26,7 +26,7 @@ from training.averaging import WeightAverage
 from training.callbacks import EarlyStop, NanStop, OwnDropout, Progress, ShuffleRows, Unfreeze
 from training.checkpoints import SaveInTime, is_finished, last_checkpoint, load_best
 from training.history import TrainingHistory
-from training.interrupts import Interrupts
+from training.interrupts import Interrupted, Interrupts
 from training.layers import Depths
 from training.losses import TextLoss
 from training.metrics import confusion_matrix, f1_scores, negative_log_likelihood
@@ -142,6 +142,8 @@ def train(
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     finally:
         progress.close()
+    if context.interrupts.signum is not None:  # it came when all checkpoints were saved
+        raise Interrupted("interrupted when all was trained", context.interrupts.signum)
     if settings.fsdp and trainer.is_world_process_zero():
         load_best(module, context.work_dir / f"checkpoint-{trainer.state.best_global_step}", settings)
     return TrainingHistory.from_log(trainer.state.log_history, metric=settings.metric, max_epochs=settings.max_epochs)

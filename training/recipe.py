@@ -33,11 +33,7 @@ _HEAD = "# stream-training fit DATA --out DIR --config run.toml makes this model
 
 def write_recipe(settings: FitSettings, path: Path) -> None:
     """Writes the settings, those that depend on others as they came out; what is None is left out."""
-    content = asdict(settings) | {
-        "epochs": settings.max_epochs,
-        "learning_rate": settings.top_learning_rate,
-        "ema_decay": settings.average_decay,
-    }
+    content = asdict(settings.resolved())
     path.write_text(_HEAD + "\n".join(_lines(content)) + "\n", "utf-8")
 
 

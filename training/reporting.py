@@ -8,6 +8,8 @@ from pathlib import Path
 
 from stream_classifier.errors import ConfigError
 from stream_classifier.model.classifier import Classifier
+from stream_classifier.model.manifest import MANIFEST_NAME, read_json_object
+from training.card import write_card
 from training.data import Columns
 from training.documents import write_documents
 from training.evaluation import Evaluation, evaluate_table
@@ -88,6 +90,8 @@ def write_report(
     elif kept is None:
         raise ConfigError(f"{path} has no {MEASURED_NAME}: it was never measured; give DATA, the labelled rows")
     source = write_documents(path, texts=texts)
+    if (path / MANIFEST_NAME).is_file():
+        write_card(path, read_json_object(path / MANIFEST_NAME), name=path.resolve().name)
     assert source.evaluation is not None  # the rows are there
     assert source.measured is not None
     return ReportResult(path / REPORT_NAME, source.model.digest, source.evaluation, source.measured.measured_on)

@@ -35,7 +35,6 @@ __all__ = ["SearchResult", "check_search", "search"]
 logger = logging.getLogger(__name__)
 
 _SEEDS = 1000  # of the trials of one search; more than that repeat those of the next seed
-_WORST = {"macro_f1": 0.0, "accuracy": 0.0, "loss": float("inf")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ def search(
     max_minutes: float | None = None,
     show_progress: bool = False,
 ) -> SearchResult:
-    """Tries recipes around `settings`; the first trial is `settings` as they are. Blocks.
+    """Tries recipes around `settings`; the first trial is `settings`, or what is nearest in the ranges. Blocks.
 
     Args:
         parts: train and validation rows.
@@ -198,7 +197,7 @@ def _run(
             )
     except DivergedError as error:
         logger.info("%s", error)
-        return _WORST[settings.metric] if settings.metric != "loss" else None
+        return None if settings.metric == "loss" else 0.0
     finally:
         shutil.rmtree(work_dir, ignore_errors=True)
     if pruning.is_given_up:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from stream_classifier.errors import ConfigError
 from training.data import Columns
@@ -187,6 +187,10 @@ class FitSettings:
         """`ema_decay`, or the default for this kind of fit."""
         return (0.0 if self.freeze_encoder or self.fsdp else 0.99) if self.ema_decay is None else self.ema_decay
 
+    def resolved(self) -> FitSettings:
+        """The same, with the defaults that depend on other settings as they come out."""
+        return replace(self, epochs=self.max_epochs, learning_rate=self.top_learning_rate, ema_decay=self.average_decay)
+
     def check_processes(self, count: int) -> None:
         """Refuses what several processes cannot do.
 
@@ -222,7 +226,8 @@ class FitSettings:
         if self.fsdp:
             for name in ("freeze_encoder", "contrastive_steps", "ema_decay", "refit_all"):
                 if getattr(self, name):
-                    raise ConfigError(f"fsdp divides the model, and {name} needs it whole; give one of them")
+                    off = "; --ema-decay 0 keeps the last step's weights" if name == "ema_decay" else ""
+                    raise ConfigError(f"fsdp divides the model, and {name} needs it whole; give one of them{off}")
 
 
 def _check_int(name: str, value: int, lowest: int) -> None:

@@ -96,7 +96,7 @@ def work_dir(out: Path, made_from: Mapping[str, Any], *, resume: bool, overwrite
             raise Interrupted(message, error.signum) from error
         except BaseException as error:
             # A diverged fit would diverge again; anything else, as a full disk, may be mended and gone on from.
-            if isinstance(error, DivergedError | ConfigError) or _checkpoint(path) is None:
+            if isinstance(error, DivergedError) or _checkpoint(path) is None:
                 shutil.rmtree(path)
             raise
         shutil.rmtree(path)
@@ -106,7 +106,7 @@ def check_space(place: Path, *, num_parameters: int, num_trained: int, num_copie
     """Refuses a disk that cannot hold the checkpoints and the model, before hours are spent on them.
 
     Held at once, in float32: the best checkpoint, the last and the next, each with AdamW's two means of what is
-    trained; and the model.
+    trained; and the model. What lies in `place` already is a part of that.
 
     Args:
         num_copies: of the weights in a checkpoint.
@@ -115,7 +115,8 @@ def check_space(place: Path, *, num_parameters: int, num_trained: int, num_copie
         ConfigError: with what is needed and what is free.
     """
     needed = 3 * (4 * num_copies * num_parameters + 8 * num_trained) + 4 * num_parameters
-    free = shutil.disk_usage(place).free
+    there = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
+    free = shutil.disk_usage(place).free + there
     if free < needed:
         raise ConfigError(
             f"{place}: checkpoints and model need up to {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free; "

@@ -6,10 +6,12 @@ import csv
 import os
 import random
 import resource
+import shutil
 import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -64,6 +66,13 @@ def signalled(signum: int, step: int) -> None:
         at_step(self, args, state, control)
 
     checkpoints.SaveInTime.on_step_end = on_step_end  # type: ignore[method-assign]  # likewise
+
+
+def signalled_when_all_is_trained(signum: int) -> None:
+    def on_train_end(self: Any, args: Any, state: Any, control: Any, **_: Any) -> None:
+        os.kill(os.getpid(), signum)
+
+    checkpoints.SaveInTime.on_train_end = on_train_end  # type: ignore[method-assign]  # likewise
 
 
 def signalled_before_loading() -> None:
@@ -180,13 +189,26 @@ def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(
     assert same_model(out, uninterrupted["--no-freeze-encoder"])
 
 
+def test_a_signal_when_all_is_trained_is_not_overheard(
+    fit: Fit, tmp_path: Path, uninterrupted: dict[str, Path]
+) -> None:
+    out = tmp_path / "model"
+    done = fit(out, patch=partial(signalled_when_all_is_trained, signal.SIGINT))
+    assert done.code == 130, done.stderr
+    assert "interrupted when all was trained; the same command with --resume" in done.stderr
+    assert fit(out, "--resume").code == 0
+    assert same_model(out, uninterrupted["--no-freeze-encoder"])
+
+
 def test_a_signal_before_the_first_step_leaves_nothing(fit: Fit, tmp_path: Path) -> None:
     done = fit(tmp_path / "model", patch=signalled_before_loading)
     assert (done.code, done.last_line) == (130, "interrupted: nothing was written")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_interrupted_fit_is_neither_lost_nor_mixed_up(fit: Fit, rows: Path, base: Path, tmp_path: Path) -> None:
+def test_an_interrupted_fit_is_neither_lost_nor_mixed_up(
+    fit: Fit, rows: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "model"
     fit(out, patch=partial(killed_after_save, 4))
     settings = training.FitSettings(**{**SETTINGS, "base": str(base)})
@@ -197,6 +219,10 @@ def test_an_interrupted_fit_is_neither_lost_nor_mixed_up(fit: Fit, rows: Path, b
         training.fit(rows, out, settings=changed, resume=True)
     with pytest.raises(ConfigError, match="other rows"):
         training.fit(_without_last_row(rows, tmp_path), out, settings=settings, resume=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=0))
+        with pytest.raises(ConfigError, match="GiB are free"):
+            training.fit(rows, out, settings=settings, resume=True)
     assert (tmp_path / "model.work" / "checkpoint-4").is_dir(), "no refusal takes it away"
     result = training.fit(rows, out, settings=settings, overwrite=True)
     assert result.history.num_epochs == 3
@@ -237,6 +263,29 @@ def test_too_small_a_disk_is_refused_before_training(tmp_path: Path) -> None:
     check_space(tmp_path, num_parameters=1000, num_trained=1000)
     with pytest.raises(ConfigError, match=r"need up to .* GiB, .* GiB are free"):
         check_space(tmp_path, num_parameters=10**15, num_trained=0)
+
+
+def test_checkpoints_that_are_there_are_a_part_of_what_a_fit_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = 3 * (4 * 1000 + 8 * 1000) + 4 * 1000
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=needed - 5000))
+    with pytest.raises(ConfigError, match="GiB are free"):
+        check_space(tmp_path, num_parameters=1000, num_trained=1000)
+    (tmp_path / "checkpoint-4").mkdir()
+    (tmp_path / "checkpoint-4" / "model.safetensors").write_bytes(bytes(5000))
+    check_space(tmp_path, num_parameters=1000, num_trained=1000)
+
+
+@pytest.mark.parametrize(("decay", "num_copies"), [(0.0, 1), (0.9, 2)])
+def test_a_moving_average_takes_as_much_room_again(
+    decay: float, num_copies: int, rows: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr("training.fine_tuning.check_space", lambda place, **given: asked.append(given["num_copies"]))
+    changes = {"base": str(base), "epochs": 1, "ema_decay": decay}
+    training.fit(rows, tmp_path / "model", settings=training.FitSettings(**{**SETTINGS, **changes}))
+    assert asked == [num_copies]
 
 
 def test_a_place_that_cannot_be_made_is_refused(rows: Path, base: Path, tmp_path: Path) -> None:

@@ -76,13 +76,17 @@ CASES = {
         f"fit {{rows}} --out={{out}} --search=3 --epochs=1 {TRAINING}", STEP, 9,
         "interrupted in trial 2 of 3" + RESUME, ("out.work",),
     ),
-    "cross-validate": Case(f"cross-validate {{rows}} --out={{out}} --folds=2 --epochs=1 {TRAINING}", STEP, 6),
+    "cross-validate": Case(f"cross-validate {{rows}} --out={{out}} --folds=2 --epochs=1 {TRAINING}", STEP, 6,
+        "interrupted at step 3 of 3" + RESUME, ("out.work",),
+    ),
     "cross-validate, writing": Case(
-        f"cross-validate {{rows}} --out={{out}} --folds=2 --epochs=1 {TRAINING}", "training.cross_validation._table", 2
+        f"cross-validate {{rows}} --out={{out}} --folds=2 --epochs=1 {TRAINING}", "training.cross_validation._table", 2,
+        "interrupted" + RESUME, ("out.work",),
     ),
     "cross-validate, frozen": Case(
         f"cross-validate {{rows}} --out={{out}} --folds=2 --epochs=1 --freeze-encoder {TRAINING}",
         "training.folds.FrozenFolds.logits", 2,
+        "interrupted" + RESUME, ("out.work",),
     ),
     "quantize": Case("quantize {model} {rows} --force", "training.quantization.measure_parity", 1),
     "compare": Case("compare {model} {other} {rows}", ANSWER, 2),

@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 import random
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,13 @@ def test_the_second_model_is_another_and_what_is_said_of_it_is_the_firsts(folder
     assert manifest(refit)["training"]["refit_all"] is True
     assert "this one was trained on them as well" in (refit / "README.md").read_text()
     assert sorted(path.name for path in folder.iterdir()) == ["base", "before", "refit", "train.csv", "v.csv"]
+
+
+def test_the_report_command_renews_the_card_too(folder: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(folder / "before", tmp_path / "before")
+    (model / "README.md").write_text("stale")
+    training.write_report(model)
+    assert (model / "README.md").read_text() == (folder / "before" / "README.md").read_text()
 
 
 def test_test_rows_are_answered_by_the_model_that_is_kept(folder: Path, tmp_path: Path) -> None:

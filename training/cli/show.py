@@ -110,8 +110,7 @@ def _show_baseline(baseline: Baseline) -> None:
         verdict = "the model is better" if accuracy.difference > 0 else "the model is worse"
     click.echo(
         f"tf-idf + linear SVM, trained on {baseline.num_train} rows: accuracy {100 * accuracy.second:.2f} %, "
-        f"macro-F1 {100 * f1.second:.2f} %; the model is ahead by {points(accuracy)}, in macro-F1 {points(f1)}: "
-        f"{verdict}"
+        f"macro-F1 {100 * f1.second:.2f} %; model - baseline: {points(accuracy)}, in macro-F1 {points(f1)}: {verdict}"
     )
 
 
