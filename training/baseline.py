@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from training.answers import Answers, one_hot, truth
 from training.comparison import Difference, compare_predictions
 from training.data import Table, labels_of
 
-__all__ = ["Baseline", "baseline_pipeline", "measure_baseline"]
+__all__ = ["Baseline", "baseline_pipeline", "has_words", "measure_baseline"]
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,11 @@ def baseline_pipeline(num_rows: int, *, multi_label: bool = False) -> Pipeline:
     )
     linear = LinearSVC(random_state=0)
     return make_pipeline(features, OneVsRestClassifier(linear) if multi_label else linear)
+
+
+def has_words(train: Table) -> bool:
+    """Whether there is anything that the baseline could learn from."""
+    return any(re.search(r"\w", text) for text in train.texts)
 
 
 def measure_baseline(train: Table, texts: list[str], answers: Answers) -> Baseline:

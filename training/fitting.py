@@ -19,6 +19,7 @@ from stream_classifier.errors import ConfigError
 from stream_classifier.model.backends.torch import pick_device
 from stream_classifier.model.classifier import Classifier
 from stream_classifier.model.publish import file_aside, replace_directory, write_manifest
+from training.baseline import has_words
 from training.card import model_card
 from training.checkpoints import last_checkpoint
 from training.data import TEXT_JOIN, Table
@@ -235,7 +236,7 @@ def publish_fit(
     evaluation = evaluate_table(
         Classifier.load(judge if parts.test is None else aside, name=out.name),
         rows,
-        baseline=parts.train if settings.baseline else None,
+        baseline=parts.train if settings.baseline and has_words(parts.train) else None,
         out_of_scope_label=settings.out_of_scope_label,
     )
     content["training"] = {**training, "measured_on": measured_on, "figures": _figures(evaluation)}

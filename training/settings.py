@@ -123,8 +123,8 @@ class FitSettings:
     """Equal seeds give equal models on the same machine with the same libraries and threads."""
     report_to: tuple[str, ...] = ()
     """Where every step is logged to as well: "tensorboard", "mlflow", "wandb"."""
-    baseline: bool = False
-    """Whether a tf-idf model is trained on the same rows and measured beside it."""
+    baseline: bool = True
+    """Whether a tf-idf model is trained on the same rows and measured beside it: is BERT worth it?"""
     show_texts: bool = False
     """Whether report.html shows the texts that the model gets wrong."""
     golden_texts: tuple[str, ...] | None = None

@@ -41,7 +41,7 @@ def prepare_model(*, retrain: bool = False) -> Path:
         file = Path(folder) / "news.csv"
         file.write_bytes(table)
         print(f"model: training a 6-layer BERT on {num_articles} news articles; once, about a minute", file=sys.stderr)
-        arguments = ["--task", "category", "--freeze-encoder", "--overwrite", "--out", str(directory)]
+        arguments = ["--task", "category", "--freeze-encoder", "--no-baseline", "--overwrite", "--out", str(directory)]
         program = [sys.executable, "-c", "import sys; from training.cli import main; sys.exit(main())"]
         code = subprocess.run([*program, "fit", str(file), *arguments], check=False, stdout=sys.stderr).returncode
     if code < 0 or code in (130, 143):

@@ -54,7 +54,7 @@ GIVEN: dict[str, tuple[list[str], Any]] = {
     "checkpoint_steps": (["--checkpoint-steps", "50"], 50),
     "seed": (["--seed", "7"], 7),
     "report_to": (["--report-to", "mlflow", "--report-to", "wandb"], ("mlflow", "wandb")),
-    "baseline": (["--baseline"], True),
+    "baseline": (["--no-baseline"], False),
     "show_texts": (["--show-texts"], True),
     "golden_texts": (["--golden-texts", "none"], ()),
 }

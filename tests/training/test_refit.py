@@ -20,7 +20,7 @@ from training.data import Table
 WORDS = {"sport": ["match", "goal", "team", "won"], "money": ["bank", "shares", "profit", "loan"]}
 SETTINGS: dict[str, Any] = {
     "epochs": 3, "patience": 3, "learning_rate": 2e-3, "max_length": 32, "batch_size": 16, "dtype": "float32",
-    "golden_texts": ("a match",),
+    "golden_texts": ("a match",), "baseline": False,
 }  # fmt: skip
 
 

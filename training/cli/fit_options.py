@@ -206,7 +206,9 @@ _OPTIONS = (
         type=click.Choice(REPORTERS),
         multiple=True,
     ),
-    _setting("Output", "--baseline/--no-baseline", "Measure a tf-idf model beside it: is BERT worth it?"),
+    _setting(
+        "Output", "--baseline/--no-baseline", "Measure a tf-idf model beside it: is BERT worth it?  [default: yes]"
+    ),
     _setting("Output", "--show-texts/--no-show-texts", "Show the texts it gets wrong in report.html."),
     _setting(
         "Output",
