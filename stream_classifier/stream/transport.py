@@ -289,17 +289,12 @@ class BatchConsumer(driver.Consumer):
             if self.intake.transactions is not None:
                 await self.intake.transactions.release(partitions, limit_s / 4)
             logger.info("let go of %s", listed(partitions))
-        # Stock closes a stopping consumer here, in the wrong event loop: that fails half-way, and what is left does not
-        # leave the group, which waits for it until its session ends. Stopping leaves it soon.
-        if not app.should_stop:
-            await super().on_partitions_revoked(revoked)
+        await super().on_partitions_revoked(revoked)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         # Before anything reads the committed offsets: an earlier owner may be about to move them.
-        if self.app.should_stop:
-            return  # see on_partitions_revoked
         ours = [TopicPartition(*tp) for tp in assigned if tp.topic in self.intake.topics]
-        if self.intake.transactions is not None:
+        if self.intake.transactions is not None and not self.app.should_stop:
             try:
                 await self.intake.transactions.assign(ours, self.app.conf.broker_rebalance_timeout)
             except DeliveryError as error:
