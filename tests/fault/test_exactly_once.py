@@ -125,21 +125,6 @@ def test_nothing_is_lost_or_repeated_when_workers_are_killed(eos: Scene) -> None
     eos.assert_one_each(total)
 
 
-def test_nothing_is_lost_or_repeated_when_workers_join_and_leave(eos: Scene) -> None:
-    total = 24_000
-    eos.fill(8000)
-    first = eos.start()
-    second = eos.start()
-    eos.fill(16_000, start=8000)
-    third = eos.start()
-    assert first.stop() == 0
-    eos.fill(total, start=16_000)
-    second.kill()
-    eos.wait_for_results(total, third)
-    assert third.stop() == 0
-    eos.assert_one_each(total)
-
-
 def test_nothing_is_lost_or_repeated_when_the_broker_is_killed(
     kafka_nodes: Callable[..., ApacheKafka], start_worker: Start
 ) -> None:
