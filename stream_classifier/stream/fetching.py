@@ -72,6 +72,11 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         )
         return cast("Mapping[TP, list[Any]]", fetched)
 
+    async def stop(self) -> None:
+        # One that has crashed has closed its loop; nothing is left to stop, and mode would log a traceback of that.
+        if not self.thread_loop.is_closed():
+            await super().stop()
+
     def close(self) -> None:
         """Nothing: whoever stops it leaves the group soon.
 

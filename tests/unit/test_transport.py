@@ -150,6 +150,12 @@ async def test_the_group_is_not_asked_about_once_the_consumer_stops(
     await consumer.check_group()
 
 
+async def test_a_consumer_whose_thread_has_crashed_stops_without_another_error(consumer: Consumer) -> None:
+    consumer._thread._started.set()
+    consumer._thread.thread_loop.close()
+    await consumer._thread.stop()
+
+
 async def test_offsets_of_partitions_that_were_let_go_of_meanwhile_are_no_reason_to_crash(
     consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
