@@ -248,16 +248,23 @@ class BatchConsumer(driver.Consumer):
         deadline, is_stop = monotonic() + timeout_s, self.app.should_stop
         self._draining = True
         try:
-            if not await self.drain(timeout_s):
-                # Of a rebalance's, also of one that the stop came into, nothing is told: the stop has its own time.
-                self.drained_in_time = self.drained_in_time and not is_stop
+            drained = await self.drain(timeout_s)
+            if not drained:
                 self.log.warning(
                     "%d records were still in flight after %.1f s: dropped here, read again by the next owner",
                     self.intake.budget.records,
                     timeout_s,
                 )
+            commit = asyncio.ensure_future(self._commit_delivered())
             # Not cancelled where it takes longer, for stock's commit goes on regardless.
-            await asyncio.wait({asyncio.ensure_future(self._commit_delivered())}, timeout=_commit_s(deadline))
+            await asyncio.wait({commit}, timeout=_commit_s(deadline))
+            if commit.done():
+                commit.result()
+            else:
+                self.log.warning("offsets were not committed in time: what they cover is read again")
+            # Of a rebalance, also of one that the stop came into, nothing is told: the stop has its own time.
+            if is_stop and not (drained and commit.done()):
+                self.drained_in_time = False
             await self._commit_transactions(_commit_s(deadline))
             self.drop(partitions)
         finally:
@@ -312,7 +319,8 @@ class BatchConsumer(driver.Consumer):
         try:
             await asyncio.wait_for(super().wait_empty(), remaining_s)
         except asyncio.TimeoutError:
-            self.drained_in_time = self.drained_in_time and not is_stop
+            if is_stop:
+                self.drained_in_time = False
             self.log.warning("agents were still busy after %.1f s: their events are read again", remaining_s)
 
     async def perform_seek(self) -> None:

@@ -109,9 +109,20 @@ async def test_a_rebalance_that_takes_too_long_makes_no_failure_of_a_stop(
 
 async def test_a_commit_that_hangs_holds_a_stop_up_for_no_longer_than_its_time(consumer: Consumer) -> None:
     consumer.finish(hand_on(consumer, 0, 9))
+    consumer.app._stopped.set()
     await asyncio.wait_for(consumer._let_go([TP], 0.05), 5.0)
     assert consumer.commits == []
+    assert not consumer.drained_in_time, "the broker is gone: exit code 1"
     consumer.proceed.set()
+
+
+async def test_a_commit_that_fails_is_not_overheard(consumer: Consumer, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail() -> None:
+        raise OSError("gone")
+
+    monkeypatch.setattr(consumer, "_commit_delivered", fail)
+    with pytest.raises(OSError, match="gone"):
+        await consumer._let_go([TP], 5.0)
 
 
 async def test_a_rebalance_while_stopping_lets_go_and_leaves_the_closing_to_the_stop(
