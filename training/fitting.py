@@ -13,8 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from transformers import set_seed
-
 from stream_classifier.errors import ConfigError
 from stream_classifier.model.backends.torch import pick_device
 from stream_classifier.model.classifier import Classifier
@@ -24,14 +22,13 @@ from training.card import model_card
 from training.checkpoints import last_checkpoint
 from training.data import TEXT_JOIN, Table
 from training.documents import write_documents
-from training.encoder import Encoder, find_base, load_encoder, quiet_transformers
+from training.encoder import Encoder, quiet_transformers, starting_encoder
 from training.evaluation import Evaluation, evaluate_table
 from training.export import check_target, finish, pick_golden, save_files
 from training.fine_tuning import fine_tune
 from training.history import TrainingHistory
 from training.interrupts import Interrupts
 from training.measured import DataSummary, Measured
-from training.normalisation import normalised
 from training.parts import Parts, read_parts
 from training.processes import Processes
 from training.recalibration import first_calibration
@@ -149,14 +146,14 @@ def fit(
         tune = functools.partial(
             fine_tune, settings=settings, interrupts=interrupts, run_name=out.name, show_progress=show_progress
         )
-        encoder = _start(settings, parts)
+        encoder = starting_encoder(settings, parts.labels, parts.problem_type)
         history = tune(encoder, parts, work_dir=work)
         judge = None
         if settings.refit_all:
             if processes.is_main:
                 judge = publish_fit(encoder, parts, settings, history, work / "aside", work / "judge").path
             logger.info("training again, on the validation rows too: %d epochs", history.best_epoch)
-            encoder = _start(settings, parts)
+            encoder = starting_encoder(settings, parts.labels, parts.problem_type)
             (work / "refit").mkdir(exist_ok=True)
             tune(encoder, _with_validation(parts), work_dir=work / "refit", last_epoch=history.best_epoch)
         result = None
@@ -164,19 +161,6 @@ def fit(
             logger.info("measuring")
             result = publish_fit(encoder, parts, settings, history, work / "model", out, judge=judge)
         return processes.from_main(result)
-
-
-def _start(settings: FitSettings, parts: Parts) -> Encoder:
-    """What training begins with, the same each time."""
-    set_seed(settings.seed)
-    encoder = load_encoder(
-        find_base(settings.base),
-        parts.labels,
-        problem_type=parts.problem_type,
-        dropout=settings.dropout,
-        classifier_dropout=settings.classifier_dropout,
-    )
-    return replace(encoder, tokenizer=normalised(encoder.tokenizer, settings.normalisation))
 
 
 def _with_validation(parts: Parts) -> Parts:

@@ -28,13 +28,12 @@ from stream_classifier.model.classifier import Classifier
 from stream_classifier.model.publish import write_manifest
 from stream_classifier.model.tokenization import TextTokenizer
 from training.data import Table, label_targets
-from training.encoder import Encoder, find_base, load_encoder, quiet_transformers
+from training.encoder import find_base, load_encoder, quiet_transformers, starting_encoder
 from training.export import save_files
 from training.fine_tuning import fine_tune, text_loss
 from training.inspection import Inspection
 from training.interrupts import Interrupts
 from training.loop import LoopContext, train
-from training.normalisation import normalised
 from training.parts import Parts
 from training.progress import bar
 from training.rows import hidden_rows, pad_hidden
@@ -97,9 +96,8 @@ class FrozenFolds:
         self._targets = label_targets(table, labels)
         self._device = pick_device(settings.device)
         dtype = pick_dtype(settings.dtype, self._device)
-        set_seed(settings.seed)
         with quiet_transformers(), tempfile.TemporaryDirectory() as folder:
-            encoder = _encoder(settings, labels, self._problem_type)
+            encoder = starting_encoder(settings, labels, self._problem_type)
             encoder.tokenizer.save_pretrained(folder)
             tokens = TextTokenizer(
                 Path(folder) / "tokenizer.json",
@@ -202,9 +200,9 @@ class FittedFolds:
             positive_label=None,
             inspection=self._inspection,
         )
-        set_seed(seed)
         with _kept(work_dir) as checkpoints, tempfile.TemporaryDirectory() as folder, quiet_transformers():
-            encoder, directory = _encoder(settings, self._labels, parts.problem_type), Path(folder) / "model"
+            encoder = starting_encoder(settings, self._labels, parts.problem_type)
+            directory = Path(folder) / "model"
             fine_tune(
                 encoder,
                 parts,
@@ -267,14 +265,3 @@ def validation_rows(
     if first.lines is None or second.lines is None:
         raise ValueError("a table lost the lines of its rows")
     return rows[first.lines], rows[second.lines]
-
-
-def _encoder(settings: FitSettings, labels: tuple[str, ...], problem_type: str) -> Encoder:
-    encoder = load_encoder(
-        find_base(settings.base),
-        labels,
-        problem_type=problem_type,
-        dropout=settings.dropout,
-        classifier_dropout=settings.classifier_dropout,
-    )
-    return replace(encoder, tokenizer=normalised(encoder.tokenizer, settings.normalisation))

@@ -14,14 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import TrainerCallback, set_seed
+from transformers import TrainerCallback
 
 from stream_classifier.errors import ConfigError
 from training.callbacks import DivergedError
-from training.encoder import find_base, load_encoder, quiet_transformers
+from training.encoder import quiet_transformers, starting_encoder
 from training.fine_tuning import fine_tune
 from training.interrupts import Interrupted, Interrupts
-from training.normalisation import normalised
 from training.parts import Parts
 from training.progress import bar
 from training.settings import FitSettings
@@ -183,15 +182,7 @@ def _run(
     pruning = _Pruning(trial, settings.metric)
     try:
         with quiet_transformers():
-            set_seed(settings.seed)
-            encoder = load_encoder(
-                find_base(settings.base),
-                parts.labels,
-                problem_type=parts.problem_type,
-                dropout=settings.dropout,
-                classifier_dropout=settings.classifier_dropout,
-            )
-            encoder = replace(encoder, tokenizer=normalised(encoder.tokenizer, settings.normalisation))
+            encoder = starting_encoder(settings, parts.labels, parts.problem_type)
             history = fine_tune(
                 encoder, parts, settings, work_dir=work_dir, interrupts=interrupts, callbacks=(pruning,)
             )

@@ -76,7 +76,7 @@ def signalled_when_all_is_trained(signum: int) -> None:
 
 
 def signalled_before_loading() -> None:
-    fitting.load_encoder = lambda *_, **__: os.kill(os.getpid(), signal.SIGINT)  # type: ignore[assignment]  # likewise
+    fitting.starting_encoder = lambda *_, **__: os.kill(os.getpid(), signal.SIGINT)  # type: ignore[assignment]  # likewise
 
 
 def limited_files(limit: int) -> None:
