@@ -89,6 +89,16 @@ def test_the_directory_keeps_the_history_of_the_fit(fitted: tuple[Path, Path, tr
     assert history.best.macro_f1 == max(epoch.macro_f1 for epoch in history.epochs)
 
 
+def test_a_baseline_stands_beside_every_model_unless_there_is_no_word_to_learn_from(
+    fitted: tuple[Path, Path, training.FitResult], base: Path, tmp_path: Path
+) -> None:
+    assert fitted[2].evaluation.baseline is not None
+    marks = tmp_path / "marks.csv"
+    marks.write_text("text,label\n" + "".join(f"{'!?'[i % 2] * (i + 1)},{'ab'[i % 2]}\n" for i in range(40)))
+    settings = training.FitSettings(base=str(base), **SETTINGS)
+    assert training.fit(marks, tmp_path / "model", settings=settings).evaluation.baseline is None
+
+
 def test_equal_seeds_give_equal_models(base: Path, tmp_path: Path) -> None:
     data = table(tmp_path / "train.csv", 60, 5)
     settings = training.FitSettings(base=str(base), freeze_encoder=True, epochs=1, max_length=32)
