@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from stream_classifier.errors import ConfigError, TrainingError
+from training.classifier_head import classifier_inputs, classifier_of
 from training.optimizer import parameter_groups
 from training.rows import Rows
 
@@ -57,9 +58,9 @@ def contrast(
         TrainingError: the loss is not a number.
     """
     device = next(model.parameters()).device
-    classifier = _classifier(model)
-    read: list[Tensor] = []
-    hook = classifier.register_forward_pre_hook(lambda module, inputs: read.append(inputs[0]))
+    classifier = classifier_of(model, model.config.num_labels)
+    if classifier is None:
+        raise ConfigError(f"--contrastive-steps: the classifier of a {model.config.model_type} model is not known")
     names = {name for name, parameter in model.named_parameters() if parameter.ndim > 1}
     groups = parameter_groups(
         model, learning_rate=_LEARNING_RATE, weight_decay=0.01, layer_decay=1.0, depths=None, decayed=names
@@ -68,14 +69,13 @@ def contrast(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, num_steps))
     was_training = model.training
     model.train()
-    try:
+    with classifier_inputs(classifier) as read:
         for step, batch in enumerate(_batches(rows, num_steps=num_steps, seed=seed)):
             inputs = {name: tensor.to(device) for name, tensor in collate(batch).items()}
             labels_B = inputs.pop("labels")
-            read.clear()
             with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
                 model(**inputs)
-            loss = contrastive_loss(read[0].reshape(len(labels_B), -1), labels_B)
+            loss = contrastive_loss(read.pop().reshape(len(labels_B), -1), labels_B)
             if not torch.isfinite(loss):
                 raise TrainingError(f"the contrastive loss is {loss.item()} at step {step + 1}; try --dtype float32")
             loss.backward()  # type: ignore[no-untyped-call]  # torch's lacks annotations
@@ -84,9 +84,7 @@ def contrast(
             schedule.step()
             optimizer.zero_grad(set_to_none=True)
             advance(1)
-    finally:
-        hook.remove()
-        model.train(was_training)
+    model.train(was_training)
 
 
 def contrastive_loss(features_BE: Tensor, labels_B: Tensor, *, temperature: float = _TEMPERATURE) -> Tensor:
@@ -125,10 +123,3 @@ def _batches(rows: Rows, *, num_steps: int, seed: int) -> Iterator[Rows]:
 def _rate(step: int, num_steps: int) -> float:
     warmup = max(1, math.ceil(_WARMUP_SHARE * num_steps))
     return min((step + 1) / warmup, (num_steps - step) / max(1, num_steps - warmup))
-
-
-def _classifier(model: Any) -> nn.Linear:
-    for module in reversed(list(model.modules())):
-        if isinstance(module, nn.Linear) and module.out_features == model.config.num_labels:
-            return module
-    raise ConfigError(f"--contrastive-steps: the classifier of a {model.config.model_type} model is not known")

@@ -249,6 +249,7 @@ def _summary(parts: Parts, settings: FitSettings, base: str, history: TrainingHi
         "base": base,
         "freeze_encoder": settings.freeze_encoder,
         "contrastive_steps": settings.contrastive_steps,
+        "linear_probe": settings.probes,
         "refit_all": settings.refit_all,
         "num_train": len(parts.train),
         "num_validation": len(parts.validation),

@@ -7,6 +7,7 @@ function of the seed. So it goes on after a kill as if nothing had happened, in 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -25,18 +27,24 @@ from stream_classifier.model.calibration import MULTI_LABEL, Calibration
 from training.averaging import WeightAverage
 from training.callbacks import EarlyStop, NanStop, OwnDropout, Progress, ShuffleRows, Unfreeze
 from training.checkpoints import SaveInTime, is_finished, last_checkpoint, load_best
+from training.classifier_head import classifier_of
 from training.history import TrainingHistory
 from training.interrupts import Interrupted, Interrupts
 from training.layers import Depths
+from training.linear_probe import fit_head, probe_rows
 from training.losses import TextLoss
 from training.metrics import confusion_matrix, f1_scores, negative_log_likelihood
 from training.optimizer import parameter_groups
+from training.processes import Processes
+from training.progress import bar
 from training.rows import Rows, RowsDataset, row_length
 from training.sampling import EpochSampler, balanced_probabilities
 from training.settings import FitSettings
 from training.sharding import TellShares, complete_setup, set_sharding, without_weights
 
 __all__ = ["LoopContext", "train"]
+
+logger = logging.getLogger(__name__)
 
 _TRAINER_METRICS = {"macro_f1": "macro_f1", "accuracy": "accuracy", "loss": "nll"}
 
@@ -97,6 +105,12 @@ def train(
     checkpoint = last_checkpoint(context.work_dir)
     if checkpoint is not None and is_finished(checkpoint, settings, last_epoch=context.last_epoch):
         return load_best(module, checkpoint, settings)
+    probabilities = (
+        balanced_probabilities(np.stack([row["label"] for row in train_rows])) if settings.balanced_sampling else None
+    )
+    if checkpoint is None and settings.probes and Processes.started().is_main:  # the others are sent its weights
+        rows = probe_rows(train_rows, seed=settings.seed, probabilities=probabilities)
+        _probe(module, rows, collate, num_labels=num_labels, label_weights=loss.class_weights, context=context)
     arguments = _arguments(module, settings, context)  # of the whole module
     trainer = _FitTrainer(
         model=without_weights(module) if settings.fsdp else module,
@@ -114,7 +128,7 @@ def train(
     trainer.settings = settings
     trainer.keeps_last = context.last_epoch is not None
     trainer.model_accepts_loss_kwargs = False
-    trainer.rows_sampler = _sampler(train_rows, settings, num_processes=trainer.args.world_size)
+    trainer.rows_sampler = _sampler(train_rows, settings, probabilities, num_processes=trainer.args.world_size)
     trainer.average = WeightAverage(module, settings.average_decay) if settings.average_decay else None
     trainer.remove_callback(PrinterCallback)
     progress = Progress(
@@ -193,16 +207,42 @@ def _arguments(module: nn.Module, settings: FitSettings, context: LoopContext) -
     return arguments
 
 
-def _sampler(rows: Rows, settings: FitSettings, *, num_processes: int) -> EpochSampler:
+def _probe(
+    module: nn.Module,
+    rows: Rows,
+    collate: Callable[[Sequence[dict[str, Any]]], dict[str, Tensor]],
+    *,
+    num_labels: int,
+    label_weights: Tensor | None,
+    context: LoopContext,
+) -> None:
+    classifier = classifier_of(module, num_labels)
+    if classifier is None:
+        logger.info("the classifier of such a model is not known: its head is trained with the rest from the start")
+        return
+    logger.info("fitting the head to what the base says of %d texts", len(rows))
+    with bar(len(rows), "encoding", unit="text", shown=context.show_progress) as progress:
+        fit_head(
+            module,
+            classifier,
+            rows,
+            collate=collate,
+            label_weights=label_weights,
+            dtype=context.dtype,
+            advance=progress.update,
+        )
+
+
+def _sampler(
+    rows: Rows, settings: FitSettings, probabilities: NDArray[np.float64] | None, *, num_processes: int
+) -> EpochSampler:
     per_pass = settings.batch_size * num_processes
     return EpochSampler(
         len(rows),
         lengths=[row_length(row) for row in rows] if settings.group_by_length else None,
         step_size=per_pass * settings.gradient_accumulation_steps,
         seed=settings.seed,
-        probabilities=balanced_probabilities(np.stack([row["label"] for row in rows]))
-        if settings.balanced_sampling
-        else None,
+        probabilities=probabilities,
         multiple=per_pass if num_processes > 1 else 1,
     )
 

@@ -46,7 +46,7 @@ class TextLoss:
         self._multi_label = problem_type == MULTI_LABEL
         self._smoothing = smoothing
         self._focal_gamma = focal_gamma
-        self._class_weights = class_weights
+        self.class_weights = class_weights
 
     def total_weight(self, labels: Tensor) -> Tensor:
         """What the weighted losses of these texts are divided by, a float32 scalar; `labels` as for `weighted_sum`."""
@@ -69,9 +69,9 @@ class TextLoss:
 
     def _text_weights(self, labels: Tensor) -> Tensor:
         kept_B = (labels != IGNORED).float()
-        if self._class_weights is None:
+        if self.class_weights is None:
             return kept_B
-        return kept_B * self._class_weights.to(labels.device)[labels.clamp(min=0)]
+        return kept_B * self.class_weights.to(labels.device)[labels.clamp(min=0)]
 
     def _single(self, logits: Tensor, labels: Tensor) -> Tensor:
         loss_B = functional.cross_entropy(logits, labels, reduction="none", label_smoothing=self._smoothing)
@@ -86,8 +86,8 @@ class TextLoss:
         if self._focal_gamma:
             p_BL = torch.where(labels > 0.5, logits.sigmoid(), (-logits).sigmoid())
             loss_BL = (1 - p_BL) ** self._focal_gamma * loss_BL
-        if self._class_weights is not None:
-            loss_BL = torch.where(labels > 0.5, self._class_weights.to(logits.device), 1.0) * loss_BL
+        if self.class_weights is not None:
+            loss_BL = torch.where(labels > 0.5, self.class_weights.to(logits.device), 1.0) * loss_BL
         return loss_BL.mean(dim=1)
 
 

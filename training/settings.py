@@ -66,8 +66,11 @@ class FitSettings:
     layer_decay: float = 1.0
     """Factor of the learning rate from each layer to the one below it; the head has the full rate."""
 
+    linear_probe: bool | None = None
+    """Fit the head alone first, on what the base says of the texts: see linear_probe.py. None: yes, but
+    not with a frozen encoder or `fsdp`."""
     epochs: int | None = None
-    """Passes over the training rows at most. None: 10, with a frozen encoder 8."""
+    """Passes over the training rows at most. None: 6, with a frozen encoder 8."""
     patience: int = 3
     """Epochs without a better `metric` on the validation rows before it stops."""
     metric: str = "macro_f1"
@@ -175,7 +178,7 @@ class FitSettings:
     @property
     def max_epochs(self) -> int:
         """`epochs`, or the default for this kind of fit."""
-        return (8 if self.freeze_encoder else 10) if self.epochs is None else self.epochs
+        return (8 if self.freeze_encoder else 6) if self.epochs is None else self.epochs
 
     @property
     def top_learning_rate(self) -> float:
@@ -187,9 +190,20 @@ class FitSettings:
         """`ema_decay`, or the default for this kind of fit."""
         return (0.0 if self.freeze_encoder or self.fsdp else 0.99) if self.ema_decay is None else self.ema_decay
 
+    @property
+    def probes(self) -> bool:
+        """`linear_probe`, or the default for this kind of fit."""
+        return not (self.freeze_encoder or self.fsdp) if self.linear_probe is None else self.linear_probe
+
     def resolved(self) -> FitSettings:
         """The same, with the defaults that depend on other settings as they come out."""
-        return replace(self, epochs=self.max_epochs, learning_rate=self.top_learning_rate, ema_decay=self.average_decay)
+        return replace(
+            self,
+            linear_probe=self.probes,
+            epochs=self.max_epochs,
+            learning_rate=self.top_learning_rate,
+            ema_decay=self.average_decay,
+        )
 
     def check_processes(self, count: int) -> None:
         """Refuses what several processes cannot do.
@@ -224,7 +238,7 @@ class FitSettings:
 
     def _check_fsdp(self) -> None:
         if self.fsdp:
-            for name in ("freeze_encoder", "contrastive_steps", "ema_decay", "refit_all"):
+            for name in ("freeze_encoder", "contrastive_steps", "linear_probe", "ema_decay", "refit_all"):
                 if getattr(self, name):
                     off = "; --ema-decay 0 keeps the last step's weights" if name == "ema_decay" else ""
                     raise ConfigError(f"fsdp divides the model, and {name} needs it whole; give one of them{off}")

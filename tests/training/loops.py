@@ -19,8 +19,16 @@ from training.losses import TextLoss
 from training.rows import Rows, pad_tokens
 from training.settings import FitSettings
 
-STILL = {"dropout": 0.0, "dtype": "float32", "epochs": 1, "warmup_share": 0.0, "batch_size": 8, "learning_rate": 1e-3}
-"""Settings with which the same rows always have the same gradient."""
+STILL = {
+    "dropout": 0.0,
+    "dtype": "float32",
+    "linear_probe": False,
+    "epochs": 1,
+    "warmup_share": 0.0,
+    "batch_size": 8,
+    "learning_rate": 1e-3,
+}
+"""Settings with which the same rows always have the same gradient, from the weights that the module comes with."""
 
 
 def settings_of(**changes: Any) -> FitSettings:

@@ -122,7 +122,13 @@ _OPTIONS = (
     _setting(_MODEL, "--layer-decay", "Factor of the learning rate from a layer to the one below.", type=float),
     _setting(_MODEL, "--dropout", "Of the whole model  [default: the base's own]", type=float),
     _setting(_MODEL, "--classifier-dropout", "Of the head  [default: as --dropout]", type=float),
-    _setting(_STEPS, "--epochs", "At most so many  [default: 10; with --freeze-encoder 8]", type=int),
+    _setting(
+        _STEPS,
+        "--linear-probe/--no-linear-probe",
+        "Fit the head alone first, to what the base says of the texts"
+        "  [default: yes; with --freeze-encoder or --fsdp no]",
+    ),
+    _setting(_STEPS, "--epochs", "At most so many  [default: 6; with --freeze-encoder 8]", type=int),
     _setting(_STEPS, "--patience", "Epochs without a better --metric to stop.", type=int),
     _setting(_STEPS, "--metric", "What makes an epoch the best, on the validation rows.", type=click.Choice(METRICS)),
     _setting(

@@ -1,0 +1,140 @@
+"""The head before the rest: a linear probe, from which fine-tuning goes on (LP-FT, arXiv:2202.10054).
+
+A head drawn by chance pulls the layers below it anywhere while it is learning what they say, and they forget some of
+what they knew. Fitted first, on what the base says of the texts, it points where a logistic regression does; not as
+far, for a head that is sure of every training text leaves the layers below it nothing to learn.
+
+Measured on validation rows, from the 6-layer default base: Banking77 93.4 % right after 6 epochs against 92.4 after 10
+without a probe, negative log-likelihood 0.261 against 0.324; with the head as sure as fitted 92.3 % and 0.284.
+
+    N texts, E width of the classifier's input, L labels.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
+
+from training.classifier_head import classifier_inputs
+from training.rows import Rows, row_length
+
+__all__ = ["MAX_TEXTS", "fit_head", "probe_rows"]
+
+MAX_TEXTS = 20_000
+"""Texts that a head is fitted on at most: more make a linear one hardly better."""
+
+_BATCH_TEXTS = 64
+_MAX_ITERATIONS = 100  # it need not converge: what follows trains it further
+_INVERSE_PENALTY = 0.1  # scikit-learn's C
+_SURENESS = 0.25  # the logits that the head begins with, as a share of the fitted ones
+
+
+def probe_rows(rows: Rows, *, seed: int, probabilities: NDArray[np.float64] | None = None) -> Rows:
+    """The rows with a label, at most `MAX_TEXTS`; drawn with replacement where there are `probabilities`, one a row."""
+    labelled = [row for row in rows if np.ravel(row["label"])[0] >= 0]
+    size = min(len(labelled), MAX_TEXTS)
+    if size == len(labelled) and probabilities is None:
+        return labelled
+    draw = np.random.default_rng([seed, 2])
+    chosen = draw.choice(len(labelled), size=size, replace=probabilities is not None, p=probabilities)
+    return [labelled[i] for i in np.sort(chosen)]
+
+
+def fit_head(
+    module: nn.Module,
+    classifier: nn.Linear,
+    rows: Rows,
+    *,
+    collate: Callable[[Sequence[dict[str, Any]]], dict[str, Tensor]],
+    label_weights: Tensor | None,
+    dtype: torch.dtype,
+    advance: Callable[[int], object],
+) -> None:
+    """Fits `classifier` to the labels of `rows`, in place, and nothing else. Blocks.
+
+    Its logits are a quarter of the fitted ones. A label that no row has, or every row, keeps the weights that it was drawn with.
+
+    Args:
+        module: takes what `collate` makes of rows, without its labels; on the device to compute on.
+        classifier: the last layer of it: see classifier_head.py.
+        rows: see `probe_rows`.
+        collate: rows to a padded batch.
+        label_weights: `[L]`: how much a text with that label counts; None: all alike.
+        dtype: of autocast; float32 for none.
+        advance: called with a number of texts, for a progress bar.
+    """
+    features_NE = _features(module, classifier, rows, collate, dtype, advance)
+    scale = float(features_NE.std()) or 1.0  # the penalty goes by size, and what a pooler says is small
+    targets = np.stack([row["label"] for row in rows])
+    regressions = _one_for_all if targets.ndim == 1 else _one_a_label
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for label, weight_E, bias in regressions(features_NE / scale, targets, label_weights):
+            classifier.weight[label] = torch.as_tensor(_SURENESS / scale * weight_E)
+            if classifier.bias is not None:
+                classifier.bias[label] = _SURENESS * bias
+
+
+def _features(
+    module: nn.Module,
+    classifier: nn.Linear,
+    rows: Rows,
+    collate: Callable[[Sequence[dict[str, Any]]], dict[str, Tensor]],
+    dtype: torch.dtype,
+    advance: Callable[[int], object],
+) -> NDArray[np.float32]:
+    """What the classifier reads of each text, `[N, E]`."""
+    device = classifier.weight.device
+    features_NE = np.empty((len(rows), classifier.in_features), dtype=np.float32)
+    order = sorted(range(len(rows)), key=lambda i: row_length(rows[i]))
+    was_training = module.training
+    module.eval()
+    with classifier_inputs(classifier) as read, torch.inference_mode():
+        for start in range(0, len(order), _BATCH_TEXTS):
+            batch = order[start : start + _BATCH_TEXTS]
+            inputs = {name: tensor.to(device) for name, tensor in collate([rows[i] for i in batch]).items()}
+            del inputs["labels"]
+            with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+                module(**inputs)
+            features_NE[batch] = read.pop().float().cpu().reshape(len(batch), -1).numpy()
+            advance(len(batch))
+    module.train(was_training)
+    return features_NE
+
+
+_Regressions = Iterator[tuple[int, NDArray[np.float32], float]]
+"""For each label its index, weights `[E]` and bias."""
+
+
+def _one_for_all(features_NE: NDArray[np.float32], targets_N: Any, label_weights: Tensor | None) -> _Regressions:
+    """Softmax over the labels that there are."""
+    weights = None if label_weights is None else dict(enumerate(label_weights.tolist()))
+    found = LogisticRegression(
+        C=_INVERSE_PENALTY,
+        max_iter=_MAX_ITERATIONS,
+        class_weight=None if weights is None else {label: weights[label] for label in np.unique(targets_N).tolist()},
+    ).fit(features_NE, targets_N)
+    coefficients, biases = found.coef_, found.intercept_
+    if len(found.classes_) == 2:  # one row for the difference of the two
+        coefficients, biases = (np.concatenate([-half / 2, half / 2]) for half in (coefficients, biases))
+    yield from zip(found.classes_.tolist(), coefficients, biases.tolist(), strict=True)
+
+
+def _one_a_label(features_NE: NDArray[np.float32], targets_NL: Any, label_weights: Tensor | None) -> _Regressions:
+    """For each label: has a text it, or not."""
+    for label in range(targets_NL.shape[1]):
+        has_N = targets_NL[:, label] > 0.5
+        if not has_N.any() or has_N.all():
+            continue
+        weight = None if label_weights is None else {True: float(label_weights[label]), False: 1.0}
+        regression = LogisticRegression(C=_INVERSE_PENALTY, max_iter=_MAX_ITERATIONS, class_weight=weight)
+        found = regression.fit(features_NE, has_N)
+        yield label, found.coef_[0], float(found.intercept_[0])
