@@ -60,7 +60,8 @@ def fit_head(
 ) -> None:
     """Fits `classifier` to the labels of `rows`, in place, and nothing else. Blocks.
 
-    Its logits are a quarter of the fitted ones. A label that no row has, or every row, keeps the weights that it was drawn with.
+    Its logits are a quarter of the fitted ones. A label that no row has, or every row, keeps the weights that it was
+    drawn with.
 
     Args:
         module: takes what `collate` makes of rows, without its labels; on the device to compute on.
