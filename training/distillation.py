@@ -36,6 +36,7 @@ from training.normalisation import normalised
 from training.parity import Parity, measure_parity, require
 from training.parity_limits import DISTILL_LIMITS, ParityLimits
 from training.parts import Parts, read_parts
+from training.presets import STUDENT
 from training.processes import Processes
 from training.progress import bar
 from training.rejection import known_out_of_scope_label, set_apart
@@ -101,7 +102,8 @@ def distill(
         out: the model directory to make.
         layers: of the teacher that the student starts from, evenly spaced; None: half of them, or with
             `settings.base` a student that starts from that.
-        settings: of the training; task, positive and out-of-scope label and normalisation are the teacher's unless set.
+        settings: of the training; None: those of `presets.STUDENT`. Task, positive and out-of-scope label and
+            normalisation are the teacher's unless set.
         lesson: what the teacher counts for.
         unlabelled: more texts, which the teacher answers too.
         limits: of the gate; None: `DISTILL_LIMITS`.
@@ -118,7 +120,7 @@ def distill(
         raise ConfigError("distill trains in one process; start it without torchrun")
     check_target(out, overwrite=overwrite)
     lesson = lesson or LessonSettings()
-    settings = _check(settings or FitSettings(), lesson, layers)
+    settings = _check(settings or FitSettings(**STUDENT), lesson, layers)
     settings.check_processes(1)
     checked = read(teacher)
     settings = _as_the_teacher(settings, checked)

@@ -18,6 +18,7 @@ from typing import Any
 import training
 from benchmarks.accuracy.sets import SETS, DataSet
 from benchmarks.report import RESULTS, environment, exit_with
+from training.presets import STUDENT
 
 __all__ = ["main"]
 
@@ -60,7 +61,7 @@ def _fitted(data_set: DataSet, folder: Path, seed: int) -> Path:
 
 
 def _student(model: Path, data_set: DataSet, folder: Path, seed: int) -> dict[str, Any]:
-    settings = training.FitSettings(seed=seed, epochs=10, learning_rate=2e-4)
+    settings = training.FitSettings(**{**STUDENT, "seed": seed})
     made = training.distill(
         model,
         data_set.file("train"),

@@ -14,12 +14,10 @@ from training.cli.sections import SectionedCommand, SectionedOption
 from training.cli.show import print_json, show_evaluation
 from training.data import Columns
 from training.parity_limits import DISTILL_LIMITS, ParityLimits
+from training.presets import STUDENT
 from training.settings import FitSettings
 
 __all__ = ["command"]
-
-# What serves a student that starts from its teacher's layers, where nothing else is said.
-_DEFAULTS = {"epochs": 10, "learning_rate": 2e-4, "patience": 3}
 
 
 _TEACHER: dict[str, Any] = {"cls": SectionedOption, "section": "Teacher"}
@@ -100,7 +98,7 @@ def command(
     epochs and a learning rate of 2e-4.
     """
     set_up_logging(quiet=quiet)
-    settings = FitSettings(columns=columns, **{**_DEFAULTS, **given})
+    settings = FitSettings(columns=columns, **{**STUDENT, **given})
     from training.distillation import distill
     from training.lesson import LessonSettings, read_unlabelled
     from training.parity import ParityError
