@@ -1,7 +1,7 @@
 """DIR.work, beside the model directory DIR while it is being made: the checkpoints, the journal of a search, and
-what they were made from.
+what they were made from. Tables that take long have one too.
 
-It is there while a fit runs, and stays when one is interrupted after a checkpoint. A lock keeps two fits from one
+It is there while a run goes on, and stays when one is interrupted after a checkpoint. A lock keeps two runs from one
 place; it ends with its process, however that ends.
 """
 
@@ -25,12 +25,13 @@ from training.checkpoints import last_checkpoint
 from training.data import Table
 from training.interrupts import Interrupted
 
-__all__ = ["JOURNAL_NAME", "SEARCH_NAME", "check_space", "fingerprint", "work_dir", "work_path"]
+__all__ = ["JOURNAL_NAME", "MADE_NAME", "SEARCH_NAME", "check_space", "fingerprint", "work_dir", "work_path"]
 
 logger = logging.getLogger(__name__)
 
 SEARCH_NAME = "search"
 JOURNAL_NAME = "trials.log"
+MADE_NAME = "made.jsonl"
 _FINGERPRINT = "fit.json"
 _LOCK = "lock"
 _CHANGE_NOTHING = {"checkpoint_steps", "golden_texts", "report_to"}
@@ -57,7 +58,7 @@ def fingerprint(settings: Any, tables: Mapping[str, Table], *, num_processes: in
             rows.update(json.dumps([text, label_set]).encode())
         content[f"{name} rows"] = rows.hexdigest()
     content["processes"] = num_processes
-    parsed: dict[str, Any] = json.loads(json.dumps(content))
+    parsed: dict[str, Any] = json.loads(json.dumps(content, default=str))
     return parsed
 
 
@@ -73,8 +74,8 @@ def work_dir(out: Path, made_from: Mapping[str, Any], *, resume: bool, overwrite
         overwrite: without `resume`, throw checkpoints away that are there.
 
     Raises:
-        ConfigError: checkpoints are there and neither was said, they were made from something else, another fit is
-            running there, or nothing can be written there.
+        ConfigError: checkpoints are there and neither was said, they were made from something else, another run is
+            at work there, or nothing can be written there.
         Interrupted: as it came out of the block, saying how to go on.
     """
     path = work_path(out)
@@ -125,9 +126,10 @@ def check_space(place: Path, *, num_parameters: int, num_trained: int, num_copie
 
 
 def _checkpoint(path: Path) -> Path | None:
-    """What can be gone on from: the last whole checkpoint, the journal of a search, or folds that were begun."""
-    journal = path / SEARCH_NAME / JOURNAL_NAME
-    return last_checkpoint(path) or (journal if journal.is_file() else max(path.glob("fold-*/*"), default=None))
+    """What can be gone on from: the last whole checkpoint, the journal of a search, texts that were made, or folds that
+    were begun."""
+    kept = (path / SEARCH_NAME / JOURNAL_NAME, path / MADE_NAME, *path.glob("fold-*/*"))
+    return last_checkpoint(path) or next((file for file in kept if file.exists()), None)
 
 
 def _take(lock: Any, path: Path) -> None:
@@ -136,7 +138,7 @@ def _take(lock: Any, path: Path) -> None:
     except BlockingIOError as error:
         lock.seek(0)
         holder = lock.read().strip()
-        raise ConfigError(f"{path}: another fit is running there (process {holder}); give another --out") from error
+        raise ConfigError(f"{path}: another run is at work there (process {holder}); give another --out") from error
     lock.truncate(0)
     lock.write(f"{os.getpid()}\n")
     lock.flush()
@@ -150,7 +152,7 @@ def _prepare(path: Path, out: Path, made_from: Mapping[str, Any], *, resume: boo
         return
     if checkpoint is not None and not overwrite:
         raise ConfigError(
-            f"--out {out}: an interrupted fit is in {path.name}/; --resume goes on with it, --overwrite starts anew"
+            f"--out {out}: an interrupted run is in {path.name}/; --resume goes on with it, --overwrite starts anew"
         )
     if resume:
         logger.info("there is no checkpoint in %s: starting from the beginning", path)
@@ -173,6 +175,6 @@ def _check_same(path: Path, made_from: Mapping[str, Any]) -> None:
             is_rows = name.endswith(" rows")
             seen = "other rows" if is_rows else f"{before.get(name)!r}, not {made_from.get(name)!r}"
             raise ConfigError(
-                f"--resume: the interrupted fit had as {name} {seen}; give the same, "
+                f"--resume: the interrupted run had as {name} {seen}; give the same, "
                 "or --overwrite without --resume to start anew"
             )

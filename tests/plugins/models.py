@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-__all__ = ["FAMILIES", "TEXTS", "make_directory"]
+__all__ = ["FAMILIES", "TEXTS", "make_directory", "masked_directory"]
 
 FAMILIES = ("bert", "distilbert", "roberta", "albert", "electra", "deberta-v2", "modernbert")
 
@@ -172,3 +172,16 @@ def _save_tokenizer(path: Path, family: str) -> tuple[int, dict[str, int]]:
         mask_token=mask,
     ).save_pretrained(path)
     return tokenizer.get_vocab_size(with_added_tokens=True), ids
+
+
+def masked_directory(path: Path, family: str) -> Path:
+    """A tiny model with a masked-language head, its weights random."""
+    import torch
+    from transformers import AutoConfig, AutoModelForMaskedLM
+
+    make_directory(path, family=family)
+    config = AutoConfig.from_pretrained(path)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        AutoModelForMaskedLM.from_config(config).save_pretrained(path)
+    return path

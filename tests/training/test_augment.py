@@ -141,7 +141,7 @@ def test_several_text_columns_groups_times_and_labels_stay_columns(tmp_path: Pat
     path = tmp_path / "t.jsonl"
     rows = [
         {
-            "title": f"a title {word}",
+            "title": f"{word} title {word}",
             "body": f"a body about {word}\nand more" if i % 2 else "",
             "tags": [word, "x"][: i % 3],
             "who": f"author {i}",

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import training
 from stream_classifier.errors import ConfigError
-from tests.plugins.models import make_directory
+from tests.plugins.models import make_directory, masked_directory
 from training.augmentation.masked import MaskedModel, word_span
 from training.augmentation.settings import AugmentSettings
 from training.augmentation.translation import BackTranslator
 from training.reading import read_table
 
 TEXTS = ["The quick brown fox jumps over the lazy dog.", "we report what the minister said", "42 !?", ""]
-
-
-def masked_directory(path: Path, family: str) -> Path:
-    import torch
-    from transformers import AutoConfig, AutoModelForMaskedLM
-
-    make_directory(path, family=family)
-    config = AutoConfig.from_pretrained(path)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        AutoModelForMaskedLM.from_config(config).save_pretrained(path)
-    return path
 
 
 def marian_directory(path: Path, seed: int) -> Path:
@@ -103,10 +93,10 @@ def test_a_model_without_a_masked_language_head_is_refused(tmp_path: Path) -> No
 def test_texts_are_translated_there_and_back_the_same_for_the_same_seed(tmp_path: Path) -> None:
     translator = BackTranslator(marian_directory(tmp_path / "there", 1), marian_directory(tmp_path / "back", 2))
     texts = [*TEXTS, "dog " * 100]
-    first = translator.translate(texts, seed=3)
-    assert first == translator.translate(texts, seed=3)
+    first = translator.translate(texts, random.Random(3))
+    assert first == translator.translate(texts, random.Random(3))
     assert first[:2] != TEXTS[:2]
-    assert first != translator.translate(texts, seed=4)
+    assert first != translator.translate(texts, random.Random(4))
     assert first[3:] == texts[3:]  # the empty one, and the one that is too long
     assert all(1 / 3 <= len(new) / len(old) <= 3 for new, old in zip(first[:3], texts[:3], strict=True))
 
@@ -114,6 +104,40 @@ def test_texts_are_translated_there_and_back_the_same_for_the_same_seed(tmp_path
 def test_a_directory_that_is_no_translation_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--translate-with .*transformers does not load it.*sentencepiece"):
         BackTranslator(make_directory(tmp_path / "bert"), tmp_path)
+
+
+def test_a_killed_run_is_gone_on_with_and_makes_the_same_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["text,label", *(f"the quick brown fox said dog {i},a" for i in range(100))]))
+    settings = AugmentSettings(
+        methods=("typing", "masked"), copies=2, masked_model=masked_directory(tmp_path / "bert", "bert")
+    )
+    expected = training.augment(path, tmp_path / "whole.csv", settings=settings).path.read_bytes()
+    out = tmp_path / "more.csv"
+    substitute, calls = MaskedModel.substitute, [0]
+
+    def killed(*arguments: Any) -> list[str]:
+        calls[0] += 1
+        if calls[0] == 3:
+            raise MemoryError
+        return substitute(*arguments)
+
+    monkeypatch.setattr(MaskedModel, "substitute", killed)
+    with pytest.raises(MemoryError):
+        training.augment(path, out, settings=settings)
+    with (tmp_path / "more.csv.work" / "made.jsonl").open("a") as file:
+        file.write('["masked", 2, ["torn')
+    with pytest.raises(ConfigError, match=r"an interrupted run is in more\.csv\.work/; --resume goes on with it"):
+        training.augment(path, out, settings=settings)
+    with pytest.raises(ConfigError, match=r"the interrupted run had as seed 0, not 1"):
+        training.augment(path, out, settings=replace(settings, seed=1), resume=True)
+    assert not out.exists()
+
+    training.augment(path, out, settings=settings, resume=True)
+
+    assert out.read_bytes() == expected
+    assert calls[0] == 3 + 2, "100 texts are four batches, and two were made"
+    assert not (tmp_path / "more.csv.work").exists()
 
 
 def test_a_table_is_augmented_with_both(tmp_path: Path) -> None:

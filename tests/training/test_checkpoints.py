@@ -245,7 +245,7 @@ def test_two_fits_to_one_place_are_one_too_many(rows: Path, base: Path, tmp_path
         lock.flush()
         fcntl.flock(lock, fcntl.LOCK_EX)
         settings = training.FitSettings(**{**SETTINGS, "base": str(base)})
-        with pytest.raises(ConfigError, match=r"another fit is running there \(process 4711\)"):
+        with pytest.raises(ConfigError, match=r"another run is at work there \(process 4711\)"):
             training.fit(rows, tmp_path / "model", settings=settings)
 
 

@@ -19,7 +19,7 @@ import pytest
 
 from stream_classifier import Classifier
 from tests.plugins.commands import Commands
-from tests.plugins.models import make_directory
+from tests.plugins.models import make_directory, masked_directory
 from tests.plugins.tables import write_rows
 
 NOTHING = "interrupted: nothing was written"
@@ -92,6 +92,11 @@ CASES = {
     "compare": Case("compare {model} {other} {rows}", ANSWER, 2),
     "evaluate": Case("evaluate {model} {rows} --baseline={rows}", ANSWER, 1),
     "augment": Case("augment {rows} --out={out}.csv", "training.augmentation.writing.without_surrogates", 70),
+    "augment, masked": Case(
+        "augment {rows} --out={out}.csv --methods=masked --masked-model={masked}",
+        "training.augmentation.masked.MaskedModel.substitute", 2,
+        "interrupted; the same command with --resume goes on from the checkpoint in out.csv.work/", ("out.csv.work",),
+    ),
     "thresholds": Case(
         "thresholds {model} {rows} --coverage=0.5 --out={out}", "training.manifest_updates.renew_documents", 1
     ),
@@ -111,6 +116,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     (folder / "texts.txt").write_text("\n".join(texts))
     return {
         "base": make_directory(folder / "base", labels=("x", "y")),
+        "masked": masked_directory(folder / "masked", "bert"),
         "model": make_directory(folder / "model", labels=("money", "sport"), content={"task": "free"}),
         "other": make_directory(folder / "other", labels=("money", "sport"), content={"task": "free"}),
         "rows": write_rows(folder / "rows.csv", texts, labels),

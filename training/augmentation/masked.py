@@ -6,7 +6,7 @@ B texts, S tokens, V vocabulary.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -17,7 +17,6 @@ from training.encoder import base_errors, quiet_transformers
 
 __all__ = ["MaskedModel", "word_span"]
 
-_BATCH_TEXTS = 32
 _NUM_CANDIDATES = 10
 _WORD_STARTS = ("Ġ", "▁")  # of byte-level BPE and of SentencePiece; WordPiece marks what is no start, with ##
 
@@ -55,31 +54,13 @@ class MaskedModel:
         self._words = {i: word for i, token in tokens.items() if (word := self._word(token)) is not None}
         self._starts = {i for i, token in tokens.items() if token.startswith(_WORD_STARTS)}
 
-    def substitute(
-        self,
-        texts: Sequence[str],
-        rate: float,
-        draw: random.Random,
-        advance: Callable[[int], object] = lambda number: None,
-    ) -> list[str]:
+    def substitute(self, texts: Sequence[str], rate: float, draw: random.Random) -> list[str]:
         """The texts with a share `rate` of their words, one at least, replaced; those without a plain word as they are.
 
         A word that is a token of its own is masked, and one of the ten likeliest other words drawn by its probability.
-        What stands beyond the length that the model reads stays as it is. Blocks.
-
-        Args:
-            advance: called with a number of texts, to show progress.
+        What stands beyond the length that the model reads stays as it is. Blocks; the texts make one batch.
         """
-        results = list(texts)
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        for start in range(0, len(order), _BATCH_TEXTS):
-            batch = order[start : start + _BATCH_TEXTS]
-            for i, text in zip(batch, self._substitute([texts[i] for i in batch], rate, draw), strict=True):
-                results[i] = text
-            advance(len(batch))
-        return results
-
-    def _substitute(self, texts: list[str], rate: float, draw: random.Random) -> list[str]:
+        texts = list(texts)
         inputs = self._tokenizer(
             texts,
             padding=True,

@@ -8,14 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stream_classifier.errors import ConfigError
+from training.augmentation.made import MadeTexts
 from training.augmentation.noise import NOISE
-from training.augmentation.settings import METHODS, AugmentSettings
+from training.augmentation.settings import AugmentSettings
 from training.augmentation.writing import MadeRow, check_target, write_rows
+from training.interrupts import Interrupts
 from training.progress import bar
 from training.reading import find_sources, read_table
+from training.work_dir import fingerprint, work_dir
 
 __all__ = ["AugmentResult", "augment"]
 
+_BATCH_TEXTS = 32
 _EVALUATION_NAMES = ("validation", "valid", "dev", "test")
 
 
@@ -42,22 +46,26 @@ def augment(
     *,
     settings: AugmentSettings | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     show_progress: bool = False,
 ) -> AugmentResult:
     """Writes the training rows of `data` and rows made from them as one table. Blocks.
 
     Rows for evaluation are never augmented: of a folder the training table alone is read. Splits keep a row and those
-    made from it on one side, and hold out original rows only.
+    made from it on one side, and hold out original rows only. What models have made when it is interrupted is in
+    `out`.work; on the main thread it handles SIGINT and SIGTERM as `training.fit` does.
 
     Args:
         data: a table, or a folder with one to train on.
         out: a .csv, .tsv, .jsonl or .parquet file to write; complete or not there.
         settings: how; None: one row from each, by all kinds of noise in turn.
-        overwrite: whether a file at `out` is replaced.
+        overwrite: whether a file at `out` is replaced, and what an interrupted call left is thrown away.
+        resume: go on with what is in `out`.work; from the beginning where there is nothing.
         show_progress: whether bars are shown on standard error when it is a terminal.
 
     Raises:
         ConfigError: data, models or a place that cannot be used.
+        Interrupted: a signal came; a KeyboardInterrupt whose message says how to go on.
     """
     settings = settings or AugmentSettings()
     out, source = Path(out), find_sources(Path(data)).train
@@ -70,47 +78,68 @@ def augment(
     if table.augmented is not None and any(table.augmented):
         raise ConfigError(f"{source} was made by augment; give the table it was made from, with more --copies")
     parts = [(text,) for text in table.texts] if table.parts is None else table.parts
-    made = _make(parts, settings, show_progress=show_progress)
-    seen = set(parts)
-    kept: list[MadeRow] = []
-    for i, method, cells in made:
-        if cells not in seen and any(cell.strip() for cell in cells):
-            seen.add(cells)
-            kept.append((i, method, cells))
-    rows = [(i, "", cells) for i, cells in enumerate(parts)] + kept
-    write_rows(out, table, settings.columns, rows)
+    made_from = fingerprint(settings, {"training": table}, num_processes=1)
+    with Interrupts().handled(), work_dir(out, made_from, resume=resume, overwrite=overwrite) as work:
+        made = _make(parts, settings, MadeTexts(work), show_progress=show_progress)
+        seen = set(parts)
+        kept: list[MadeRow] = []
+        for i, method, cells in made:
+            if cells not in seen and any(cell.strip() for cell in cells):
+                seen.add(cells)
+                kept.append((i, method, cells))
+        rows = [(i, "", cells) for i, cells in enumerate(parts)] + kept
+        write_rows(out, table, settings.columns, rows)
     counts = {method: sum(name == method for _, name, _ in kept) for method in settings.methods_in_turn}
     return AugmentResult(out, len(table), counts, len(made) - len(kept))
 
 
-def _make(parts: Sequence[tuple[str, ...]], settings: AugmentSettings, *, show_progress: bool) -> list[MadeRow]:
+def _make(
+    parts: Sequence[tuple[str, ...]], settings: AugmentSettings, made: MadeTexts, *, show_progress: bool
+) -> list[MadeRow]:
     """Rows as index of the original, method and cells; in the order of the originals, copy by copy."""
     methods = settings.methods_in_turn
     jobs = [(i, methods[(i + copy) % len(methods)]) for copy in range(settings.copies) for i in range(len(parts))]
     results: dict[int, tuple[str, ...]] = {}
-    for number, method in enumerate(dict.fromkeys(methods)):
+    for method in dict.fromkeys(methods):
         own = [k for k, (_, name) in enumerate(jobs) if name == method]
         cells = [cell for k in own for cell in parts[jobs[k][0]]]
         with bar(len(cells), method, unit="text", shown=show_progress) as progress:
-            change = _changer(method, settings, settings.seed * len(METHODS) + number, progress.update)
-            changed = iter(change(cells))
+            changed = iter(_changed(cells, method, settings, made, progress.update))
         for k in own:
             results[k] = tuple(next(changed) for _ in parts[jobs[k][0]])
     return [(i, method, results[k]) for k, (i, method) in enumerate(jobs)]
 
 
-def _changer(
-    method: str, settings: AugmentSettings, seed: int, advance: Callable[[int], object]
-) -> Callable[[list[str]], list[str]]:
-    draw = random.Random(seed)
+def _changed(
+    cells: list[str], method: str, settings: AugmentSettings, made: MadeTexts, advance: Callable[[int], object]
+) -> list[str]:
+    """Batch by batch of cells of like length, each drawn by a seed of its own: so it can be gone on with."""
+    change = _changer(method, settings)
+    results = list(cells)
+    order = sorted(range(len(cells)), key=lambda i: len(cells[i]))
+    for number, start in enumerate(range(0, len(order), _BATCH_TEXTS)):
+        batch = order[start : start + _BATCH_TEXTS]
+        texts = made.of(method, number)
+        if texts is None:
+            draw = random.Random(f"{settings.seed} {method} {number}")
+            texts = change([cells[i] for i in batch], draw)
+            if method not in NOISE:  # which takes no time
+                made.keep(method, number, texts)
+        for i, text in zip(batch, texts, strict=True):
+            results[i] = text
+        advance(len(batch))
+    return results
+
+
+def _changer(method: str, settings: AugmentSettings) -> Callable[[list[str], random.Random], list[str]]:
+    """What makes other texts of a batch of texts."""
     if method == "masked" and settings.masked_model is not None:
         from training.augmentation.masked import MaskedModel
 
         model = MaskedModel(settings.masked_model)
-        return lambda cells: model.substitute(cells, settings.rate(method), draw, advance)
+        return lambda cells, draw: model.substitute(cells, settings.rate(method), draw)
     if method == "translation" and settings.translate_with is not None and settings.translate_back_with is not None:
         from training.augmentation.translation import BackTranslator
 
-        translator = BackTranslator(settings.translate_with, settings.translate_back_with)
-        return lambda cells: translator.translate(cells, seed=seed, advance=advance)
-    return lambda cells: [NOISE[method](cell, settings.rate(method), draw) for cell in cells]
+        return BackTranslator(settings.translate_with, settings.translate_back_with).translate
+    return lambda cells, draw: [NOISE[method](cell, settings.rate(method), draw) for cell in cells]

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from training.encoder import base_errors, quiet_transformers
 
 __all__ = ["BackTranslator"]
 
-_BATCH_TEXTS = 16
 _TOP_P = 0.9
 _MAX_GROWTH = 3  # a translation this many times longer or shorter than its text has gone astray
 
@@ -35,30 +35,21 @@ class BackTranslator:
         self._there = _Translator(there, "--translate-with")
         self._back = _Translator(back, "--translate-back-with")
 
-    def translate(
-        self, texts: Sequence[str], *, seed: int, advance: Callable[[int], object] = lambda number: None
-    ) -> list[str]:
-        """The texts there and back again, drawn from the likeliest words; equal seeds give equal texts.
+    def translate(self, texts: Sequence[str], draw: random.Random) -> list[str]:
+        """The texts there and back again, drawn from the likeliest words; equal states of `draw` give equal texts.
 
-        A text that is too long for a model, or comes back empty or of quite another length, stays as it is. Blocks.
-
-        Args:
-            advance: called with a number of texts, to show progress.
+        A text that is too long for a model, or comes back empty or of quite another length, stays as it is. Blocks; the
+        texts make one batch.
         """
-        results = list(texts)
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
-            for start in range(0, len(order), _BATCH_TEXTS):
-                batch = order[start : start + _BATCH_TEXTS]
-                foreign = self._there.translate([texts[i] for i in batch])
-                again = self._back.translate([text or "" for text in foreign])
-                for i, text in zip(batch, again, strict=True):
-                    if text and 1 / _MAX_GROWTH <= len(text) / len(texts[i]) <= _MAX_GROWTH:
-                        results[i] = text
-                advance(len(batch))
-        return results
+            torch.manual_seed(draw.getrandbits(63))
+            foreign = self._there.translate(texts)
+            again = self._back.translate([text or "" for text in foreign])
+        return [
+            new if new and 1 / _MAX_GROWTH <= len(new) / len(old) <= _MAX_GROWTH else old
+            for old, new in zip(texts, again, strict=True)
+        ]
 
 
 class _Translator:

@@ -44,7 +44,8 @@ __all__ = ["command"]
 @click.option("--translate-with", type=click.Path(path_type=Path), help="A Marian directory: into another language.")
 @click.option("--translate-back-with", type=click.Path(path_type=Path), help="A Marian directory: back again.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Equal seeds make equal rows.")
-@click.option("--overwrite", is_flag=True, help="Replace the file at --out.")
+@click.option("--overwrite", is_flag=True, help="Replace the file at --out, and what an interrupted run left.")
+@click.option("--resume", is_flag=True, help="Go on with the texts that an interrupted run's models had made.")
 @click.option("--json", "as_json", is_flag=True, help="What was made as one JSON object.")
 @click.option("--quiet", is_flag=True, help="No progress on standard error.")
 def command(
@@ -63,6 +64,7 @@ def command(
     translate_back_with: Path | None,
     seed: int,
     overwrite: bool,
+    resume: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -86,7 +88,7 @@ def command(
     )
     from training.augmentation.table import augment
 
-    result = augment(data, out, settings=settings, overwrite=overwrite, show_progress=not quiet)
+    result = augment(data, out, settings=settings, overwrite=overwrite, resume=resume, show_progress=not quiet)
     if as_json:
         print_json(
             {
