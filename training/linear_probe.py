@@ -4,8 +4,9 @@ A head drawn by chance pulls the layers below it anywhere while it is learning w
 what they knew. Fitted first, on what the base says of the texts, it points where a logistic regression does; not as
 far, for a head that is sure of every training text leaves the layers below it nothing to learn.
 
-Measured on validation rows, from the 6-layer default base: Banking77 93.4 % right after 6 epochs against 92.4 after 10
-without a probe, negative log-likelihood 0.261 against 0.324; with the head as sure as fitted 92.3 % and 0.284.
+Measured on validation rows, from the 6-layer default base, after 6 epochs, and after 10 without a probe: Banking77
+93.0 % right (92.4), negative log-likelihood 0.27 (0.33); TREC-6 with 64 texts a label 87.5 % (86.8), and 85.7 % with
+five times the sureness below.
 
     N texts, E width of the classifier's input, L labels.
 """
@@ -34,7 +35,7 @@ MAX_TEXTS = 20_000
 _BATCH_TEXTS = 64
 _MAX_ITERATIONS = 100  # it need not converge: what follows trains it further
 _INVERSE_PENALTY = 0.1  # scikit-learn's C
-_SURENESS = 0.25  # the logits that the head begins with, as a share of the fitted ones
+_SURENESS = 0.05  # the logits that the head begins with, as a share of the fitted ones
 
 
 def probe_rows(rows: Rows, *, seed: int, probabilities: NDArray[np.float64] | None = None) -> Rows:
@@ -60,7 +61,7 @@ def fit_head(
 ) -> None:
     """Fits `classifier` to the labels of `rows`, in place, and nothing else. Blocks.
 
-    Its logits are a quarter of the fitted ones. A label that no row has, or every row, keeps the weights that it was
+    Its logits are a twentieth of the fitted ones. A label that no row has, or every row, keeps the weights that it was
     drawn with.
 
     Args:

@@ -77,7 +77,7 @@ def test_the_head_is_the_logistic_regression_on_what_the_base_says(base: Path, n
     features = pooled(encoder, rows)
     features = features / features.std()
     expected = LogisticRegression(C=0.1, max_iter=1000).fit(features, labels_of(rows)).predict_proba(features)
-    found = torch.from_numpy(4 * logits(encoder, rows)).softmax(dim=1).numpy()
+    found = torch.from_numpy(20 * logits(encoder, rows)).softmax(dim=1).numpy()
     np.testing.assert_allclose(found, expected, atol=2e-3)
     after = encoder.model.state_dict()
     assert [name for name in before if not torch.equal(before[name], after[name])] == [
@@ -97,7 +97,7 @@ def test_with_several_labels_a_text_each_has_a_regression_and_one_that_all_have_
 
     features = pooled(encoder, rows)
     features = features / features.std()
-    found = torch.from_numpy(4 * logits(encoder, rows)).sigmoid().numpy()
+    found = torch.from_numpy(20 * logits(encoder, rows)).sigmoid().numpy()
     for label in (0, 1):
         regression = LogisticRegression(C=0.1, max_iter=1000).fit(features, labels_of(rows)[:, label])
         np.testing.assert_allclose(found[:, label], regression.predict_proba(features)[:, 1], atol=2e-3)
@@ -118,8 +118,8 @@ def test_labels_count_by_their_weights(base: Path) -> None:
         row["label"] = np.asarray(int(i % 6 == 0))
         row["input_ids"] = rows[0]["input_ids"]
 
-    alike = 4 * logits(fitted(base, rows)[0], rows)[0]
-    weighted = 4 * logits(fitted(base, rows, label_weights=torch.tensor([1.0, 5.0]))[0], rows)[0]
+    alike = 20 * logits(fitted(base, rows)[0], rows)[0]
+    weighted = 20 * logits(fitted(base, rows, label_weights=torch.tensor([1.0, 5.0]))[0], rows)[0]
 
     assert alike[0] - alike[1] == pytest.approx(np.log(5), abs=0.05)
     assert weighted[0] - weighted[1] == pytest.approx(0, abs=0.05)
