@@ -122,7 +122,7 @@ class LessonLoss(TextLoss):
     """
 
     def __init__(self, lesson: Lesson, of_labels: TextLoss, *, problem_type: str) -> None:
-        super().__init__(problem_type, class_weights=of_labels.class_weights)
+        super().__init__(problem_type)
         self._lesson = lesson
         self._of_labels = of_labels
         self._num_labels = lesson.logits_NL.shape[1]

@@ -39,14 +39,13 @@ _SURENESS = 0.05  # the logits that the head begins with, as a share of the fitt
 
 
 def probe_rows(rows: Rows, *, seed: int, probabilities: NDArray[np.float64] | None = None) -> Rows:
-    """The rows with a label, at most `MAX_TEXTS`; drawn with replacement where there are `probabilities`, one a row."""
-    labelled = [row for row in rows if np.ravel(row["label"])[0] >= 0]
-    size = min(len(labelled), MAX_TEXTS)
-    if size == len(labelled) and probabilities is None:
-        return labelled
+    """The rows, at most `MAX_TEXTS`; drawn with replacement where there are `probabilities`, one a row."""
+    size = min(len(rows), MAX_TEXTS)
+    if size == len(rows) and probabilities is None:
+        return rows
     draw = np.random.default_rng([seed, 2])
-    chosen = draw.choice(len(labelled), size=size, replace=probabilities is not None, p=probabilities)
-    return [labelled[i] for i in np.sort(chosen)]
+    chosen = draw.choice(len(rows), size=size, replace=probabilities is not None, p=probabilities)
+    return [rows[i] for i in np.sort(chosen)]
 
 
 def fit_head(
@@ -117,7 +116,9 @@ _Regressions = Iterator[tuple[int, NDArray[np.float32], float]]
 
 
 def _one_for_all(features_NE: NDArray[np.float32], targets_N: Any, label_weights: Tensor | None) -> _Regressions:
-    """Softmax over the labels that there are."""
+    """Softmax over the labels that there are; none where there is one."""
+    if len(np.unique(targets_N)) < 2:
+        return
     weights = None if label_weights is None else dict(enumerate(label_weights.tolist()))
     found = LogisticRegression(
         C=_INVERSE_PENALTY,

@@ -240,7 +240,10 @@ class FitSettings:
         if self.fsdp:
             for name in ("freeze_encoder", "contrastive_steps", "linear_probe", "ema_decay", "refit_all"):
                 if getattr(self, name):
-                    off = "; --ema-decay 0 keeps the last step's weights" if name == "ema_decay" else ""
+                    off = {
+                        "ema_decay": "; --ema-decay 0 keeps the last step's weights",
+                        "linear_probe": "; --no-linear-probe trains the head with the rest",
+                    }.get(name, "")
                     raise ConfigError(f"fsdp divides the model, and {name} needs it whole; give one of them{off}")
 
 

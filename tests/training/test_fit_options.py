@@ -29,6 +29,7 @@ GIVEN: dict[str, tuple[list[str], Any]] = {
     "freeze_encoder": (["--freeze-encoder"], True),
     "gradual_unfreezing": (["--gradual-unfreezing", "2"], 2),
     "layer_decay": (["--layer-decay", "0.9"], 0.9),
+    "linear_probe": (["--no-linear-probe"], False),
     "epochs": (["--epochs", "3"], 3),
     "patience": (["--patience", "4"], 4),
     "metric": (["--metric", "loss"], "loss"),

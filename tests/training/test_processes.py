@@ -85,7 +85,7 @@ def test_two_processes_give_the_model_of_one(base: Path, tmp_path: Path) -> None
 
 def test_processes_that_divide_the_model_give_the_whole_of_it(base: Path, tmp_path: Path) -> None:
     rows = table(tmp_path / "rows.csv", 61, 1)
-    settings = training.FitSettings(**SETTINGS, base=str(base), batch_size=8, ema_decay=0.0)
+    settings = training.FitSettings(**SETTINGS, base=str(base), batch_size=8, ema_decay=0.0, linear_probe=False)
     one = training.fit(rows, tmp_path / "one", settings=settings)
     recipe, out = tmp_path / "one" / "run.toml", tmp_path / "two"
     done = torchrun("fit", str(rows), f"--out={out}", f"--config={recipe}", "--batch-size=4", "--fsdp", "--json")
@@ -135,7 +135,9 @@ def run_two(arguments: list[str], folder: Path, *, killed_at: int | None = None)
 def test_a_divided_fit_that_was_killed_goes_on_to_the_same_model(base: Path, tmp_path: Path) -> None:
     rows, logs = table(tmp_path / "rows.csv", 61, 1), tmp_path / "logs"
     logs.mkdir()
-    settings = training.FitSettings(**SETTINGS, base=str(base), batch_size=8, layer_decay=0.8, ema_decay=0.0)
+    settings = training.FitSettings(
+        **SETTINGS, base=str(base), batch_size=8, layer_decay=0.8, ema_decay=0.0, linear_probe=False
+    )
     one = training.fit(rows, tmp_path / "one", settings=settings)
     arguments = ["fit", str(rows), f"--out={tmp_path / 'two'}", f"--config={tmp_path / 'one' / 'run.toml'}"]
     arguments += ["--batch-size=4", "--fsdp", "--gradient-checkpointing", "--checkpoint-steps=5"]

@@ -40,6 +40,7 @@ def test_whatever_is_written_reads_back(
         epochs=3,
         learning_rate=1e-4,
         ema_decay=0.9,
+        linear_probe=False,
         class_weights=labels,
         golden_texts=tuple(golden),
         columns=Columns(text=("title", "body"), label_map=label_map),

@@ -95,7 +95,7 @@ def command(
     The student starts from some of TEACHER's layers, or from --base. TEACHER answers every text once. The gate at the
     end compares both on the test rows, or on the validation rows where there are none; a student that it refuses is not
     written, and --resume --force writes it without training again. Options of the training are those of fit, with 10
-    epochs and a learning rate of 2e-4.
+    epochs, a learning rate of 2e-4 and no linear probe.
     """
     set_up_logging(quiet=quiet)
     settings = FitSettings(columns=columns, **{**STUDENT, **given})
