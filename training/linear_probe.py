@@ -98,7 +98,7 @@ def _features(
     order = sorted(range(len(rows)), key=lambda i: row_length(rows[i]))
     was_training = module.training
     module.eval()
-    with classifier_inputs(classifier) as read, torch.inference_mode():
+    with classifier_inputs(classifier) as read, torch.no_grad():
         for start in range(0, len(order), _BATCH_TEXTS):
             batch = order[start : start + _BATCH_TEXTS]
             inputs = {name: tensor.to(device) for name, tensor in collate([rows[i] for i in batch]).items()}
