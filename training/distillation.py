@@ -186,15 +186,13 @@ def _check(settings: FitSettings, lesson: LessonSettings, layers: int | None) ->
         raise ConfigError("--layers are the teacher's and --base is another model; give one of them")
     if settings.freeze_encoder:
         raise ConfigError("--freeze-encoder would keep the student's layers from learning; leave it out")
-    if settings.linear_probe:
-        raise ConfigError("--linear-probe fits the head to labels, and a student learns from its teacher; leave it out")
     if settings.refit_all:
         raise ConfigError("--refit-all leaves no rows to compare student and teacher on; leave it out")
     if settings.balanced_sampling:
         raise ConfigError("--balanced-sampling goes by labels, which unlabelled texts do not have; leave it out")
     if lesson.hidden_weight and settings.base is not None:
         raise ConfigError("--hidden-weight needs layers that were the teacher's; leave --base or --hidden-weight out")
-    return replace(settings, linear_probe=False)
+    return replace(settings, linear_probe=False)  # it fits the head to labels, and a student learns from its teacher
 
 
 def _as_the_teacher(settings: FitSettings, checked: ModelDirectory) -> FitSettings:

@@ -32,7 +32,6 @@ __all__ = ["MAX_TEXTS", "fit_head", "probe_rows"]
 MAX_TEXTS = 20_000
 """Texts that a head is fitted on at most: more make a linear one hardly better."""
 
-_BATCH_TEXTS = 64
 _MAX_ITERATIONS = 100  # it need not converge: what follows trains it further
 _INVERSE_PENALTY = 0.1  # scikit-learn's C
 _SURENESS = 0.05  # the logits that the head begins with, as a share of the fitted ones
@@ -54,11 +53,15 @@ def fit_head(
     rows: Rows,
     *,
     collate: Callable[[Sequence[dict[str, Any]]], dict[str, Tensor]],
+    batch_size: int,
     label_weights: Tensor | None,
     dtype: torch.dtype,
     advance: Callable[[int], object],
-) -> None:
+) -> bool:
     """Fits `classifier` to the labels of `rows`, in place, and nothing else. Blocks.
+
+    Returns whether it could: False where the classifier reads more than one vector a text, as in families that pool
+    logits, or what it reads is no finite number.
 
     Its logits are a twentieth of the fitted ones. A label that no row has, or every row, keeps the weights that it was
     drawn with.
@@ -68,11 +71,14 @@ def fit_head(
         classifier: the last layer of it: see classifier_head.py.
         rows: see `probe_rows`.
         collate: rows to a padded batch.
+        batch_size: texts of a forward pass.
         label_weights: `[L]`: how much a text with that label counts; None: all alike.
         dtype: of autocast; float32 for none.
         advance: called with a number of texts, for a progress bar.
     """
-    features_NE = _features(module, classifier, rows, collate, dtype, advance)
+    features_NE = _features(module, classifier, rows, collate, batch_size, dtype, advance)
+    if features_NE is None or not np.isfinite(features_NE).all():
+        return False
     scale = float(features_NE.std()) or 1.0  # the penalty goes by size, and what a pooler says is small
     targets = np.stack([row["label"] for row in rows])
     regressions = _one_for_all if targets.ndim == 1 else _one_a_label
@@ -82,6 +88,7 @@ def fit_head(
             classifier.weight[label] = torch.as_tensor(_SURENESS / scale * weight_E)
             if classifier.bias is not None:
                 classifier.bias[label] = _SURENESS * bias
+    return True
 
 
 def _features(
@@ -89,26 +96,32 @@ def _features(
     classifier: nn.Linear,
     rows: Rows,
     collate: Callable[[Sequence[dict[str, Any]]], dict[str, Tensor]],
+    batch_size: int,
     dtype: torch.dtype,
     advance: Callable[[int], object],
-) -> NDArray[np.float32]:
-    """What the classifier reads of each text, `[N, E]`."""
+) -> NDArray[np.float32] | None:
+    """What the classifier reads of each text, `[N, E]`; None where that is not one vector."""
     device = classifier.weight.device
     features_NE = np.empty((len(rows), classifier.in_features), dtype=np.float32)
     order = sorted(range(len(rows)), key=lambda i: row_length(rows[i]))
+    is_one_vector = True
     was_training = module.training
     module.eval()
     with classifier_inputs(classifier) as read, torch.no_grad():
-        for start in range(0, len(order), _BATCH_TEXTS):
-            batch = order[start : start + _BATCH_TEXTS]
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
             inputs = {name: tensor.to(device) for name, tensor in collate([rows[i] for i in batch]).items()}
             del inputs["labels"]
             with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
                 module(**inputs)
-            features_NE[batch] = read.pop().float().cpu().reshape(len(batch), -1).numpy()
+            features_BE = read.pop().float().cpu()
+            is_one_vector = features_BE.numel() == len(batch) * classifier.in_features
+            if not is_one_vector:
+                break
+            features_NE[batch] = features_BE.reshape(len(batch), -1).numpy()
             advance(len(batch))
     module.train(was_training)
-    return features_NE
+    return features_NE if is_one_vector else None
 
 
 _Regressions = Iterator[tuple[int, NDArray[np.float32], float]]

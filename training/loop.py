@@ -89,6 +89,8 @@ def train(
 ) -> TrainingHistory:
     """Trains the parameters of `module` that require gradients, in place, and leaves those of the best epoch in it.
 
+    With `settings.probes` its last layer is fitted first, whatever it was: see linear_probe.py.
+
     With `settings.fsdp` the processes divide the module among them; afterwards it is whole in the main one alone.
 
     Args:
@@ -108,9 +110,11 @@ def train(
     probabilities = (
         balanced_probabilities(np.stack([row["label"] for row in train_rows])) if settings.balanced_sampling else None
     )
-    if checkpoint is None and settings.probes and Processes.started().is_main:  # the others are sent its weights
+    if checkpoint is None and settings.probes:  # in every process, as none has to wait then
         rows = probe_rows(train_rows, seed=settings.seed, probabilities=probabilities)
-        _probe(module, rows, collate, num_labels=num_labels, label_weights=loss.class_weights, context=context)
+        _probe(
+            module, rows, collate, settings, num_labels=num_labels, label_weights=loss.class_weights, context=context
+        )
     arguments = _arguments(module, settings, context)  # of the whole module
     trainer = _FitTrainer(
         model=without_weights(module) if settings.fsdp else module,
@@ -211,26 +215,28 @@ def _probe(
     module: nn.Module,
     rows: Rows,
     collate: Callable[[Sequence[dict[str, Any]]], dict[str, Tensor]],
+    settings: FitSettings,
     *,
     num_labels: int,
     label_weights: Tensor | None,
     context: LoopContext,
 ) -> None:
     classifier = classifier_of(module, num_labels)
-    if classifier is None:
-        logger.info("the classifier of such a model is not known: its head is trained with the rest from the start")
-        return
     logger.info("fitting the head to what the base says of %d texts", len(rows))
-    with bar(len(rows), "encoding", unit="text", shown=context.show_progress) as progress:
-        fit_head(
+    shown = context.show_progress and Processes.started().is_main
+    with bar(len(rows), "encoding", unit="text", shown=shown) as progress:
+        is_fitted = classifier is not None and fit_head(
             module,
             classifier,
             rows,
             collate=collate,
+            batch_size=settings.batch_size,
             label_weights=label_weights,
             dtype=context.dtype,
             advance=progress.update,
         )
+    if not is_fitted:
+        logger.info("what it says makes no linear probe: the head is trained with the rest from the start")
 
 
 def _sampler(

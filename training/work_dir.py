@@ -83,7 +83,7 @@ def work_dir(out: Path, made_from: Mapping[str, Any], *, resume: bool, overwrite
         path.mkdir(parents=True, exist_ok=True)
         lock = (path / _LOCK).open("a+")
     except OSError as error:
-        raise ConfigError(f"--out {out}: {error.strerror}; give a directory that can be made") from error
+        raise ConfigError(f"--out {out}: {error.strerror}; give a place that can be written to") from error
     with lock:
         _take(lock, path)
         _prepare(path, out, made_from, resume=resume, overwrite=overwrite)

@@ -101,6 +101,16 @@ def test_equal_seeds_make_equal_files(tmp_path: Path) -> None:
     assert files[0] == files[1] != files[2]
 
 
+def test_noise_takes_no_folder_beside_the_table(tmp_path: Path) -> None:
+    """What somebody keeps in a folder of that name is theirs."""
+    (tmp_path / "more.csv.work").mkdir()
+    (tmp_path / "more.csv.work" / "notes.txt").write_text("mine")
+
+    training.augment(table(tmp_path / "t.csv"), tmp_path / "more.csv")
+
+    assert (tmp_path / "more.csv.work" / "notes.txt").read_text() == "mine"
+
+
 def test_only_rows_as_they_were_are_held_out_and_those_made_from_them_go_away(tmp_path: Path) -> None:
     data = table(tmp_path / "t.csv", number=200)
     made = read_table(training.augment(data, tmp_path / "more.csv", settings=AugmentSettings(copies=4)).path)

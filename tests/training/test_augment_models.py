@@ -136,7 +136,7 @@ def test_a_killed_run_is_gone_on_with_and_makes_the_same_table(tmp_path: Path, m
     training.augment(path, out, settings=settings, resume=True)
 
     assert out.read_bytes() == expected
-    assert calls[0] == 3 + 2, "100 texts are four batches, and two were made"
+    assert calls[0] == 3 + 5, "100 texts are seven batches, and two were made"
     assert not (tmp_path / "more.csv.work").exists()
 
 

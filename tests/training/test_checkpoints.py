@@ -291,7 +291,7 @@ def test_a_moving_average_takes_as_much_room_again(
 def test_a_place_that_cannot_be_made_is_refused(rows: Path, base: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     settings = training.FitSettings(base=str(base))
-    with pytest.raises(ConfigError, match="give a directory that can be made"):
+    with pytest.raises(ConfigError, match="give a place that can be written to"):
         training.fit(rows, tmp_path / "file" / "model", settings=settings)
 
 

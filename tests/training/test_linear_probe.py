@@ -42,6 +42,7 @@ def fitted(
         rows,
         collate=functools.partial(pad_tokens, pad_id=0),
         label_weights=label_weights,
+        batch_size=8,
         dtype=torch.float32,
         advance=lambda number: None,
     )
@@ -155,6 +156,45 @@ def test_training_goes_on_from_the_fitted_head(base: Path, tmp_path: Path) -> No
     run(module, rows, settings, tmp_path)
 
     torch.testing.assert_close(module.state_dict(), expected, atol=1e-5, rtol=1e-4)
+
+
+class PoolsLogits(nn.Module):
+    """As EuroBERT: the classifier reads every token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(64, 8)
+        self.classifier = nn.Linear(8, 2)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"logits": self.classifier(self.embedding(input_ids)).mean(dim=1)}
+
+
+class NoNumber(PoolsLogits):
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"logits": self.classifier(torch.inf * self.embedding(input_ids).mean(dim=1))}
+
+
+@pytest.mark.parametrize("kind", [PoolsLogits, NoNumber])
+def test_a_head_that_cannot_be_probed_stays_as_it_was_drawn(kind: type[PoolsLogits]) -> None:
+    module = kind()
+    before = module.classifier.weight.clone()
+    sizes: list[int] = []
+
+    is_fitted = fit_head(
+        module,
+        module.classifier,
+        rows_of(20),
+        collate=functools.partial(pad_tokens, pad_id=0),
+        batch_size=8,
+        label_weights=None,
+        dtype=torch.float32,
+        advance=sizes.append,
+    )
+
+    assert not is_fitted
+    assert torch.equal(module.classifier.weight, before)
+    assert sizes == ([] if kind is PoolsLogits else [8, 8, 4])
 
 
 def test_it_is_the_default_unless_the_encoder_is_frozen_or_the_model_divided() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
+from stream_classifier.errors import TrainingError
 from training.work_dir import MADE_NAME
 
 __all__ = ["MadeTexts"]
@@ -22,14 +24,12 @@ class MadeTexts:
         self._of_batch: dict[tuple[str, int], list[str]] = {}
         if not self._path.exists():
             return
-        whole, newline, _ = self._path.read_bytes().rpartition(b"\n")  # a kill may have torn the last line
-        self._path.write_bytes(whole + newline)
+        whole, newline, torn = self._path.read_bytes().rpartition(b"\n")
+        if torn:  # by a kill, or a full disk
+            os.truncate(self._path, len(whole) + len(newline))
         for line in whole.splitlines():
             method, number, texts = json.loads(line)
             self._of_batch[method, number] = texts
-
-    def __len__(self) -> int:
-        return len(self._of_batch)
 
     def of(self, method: str, number: int) -> list[str] | None:
         """The texts of a batch; None when they are not made yet."""
@@ -39,8 +39,12 @@ class MadeTexts:
         """Writes down what a batch came to.
 
         Raises:
-            OSError: it cannot be written.
+            TrainingError: it cannot be written.
         """
         self._of_batch[method, number] = texts
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps([method, number, texts]) + "\n")
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps([method, number, texts]) + "\n")
+        except OSError as error:
+            problem = f"{self._path}: what was made cannot be kept ({error.strerror})"
+            raise TrainingError(f"{problem}; free some space, and give the same command with --resume") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from stream_classifier.errors import ConfigError
 from training.augmentation.made import MadeTexts
 from training.augmentation.noise import NOISE
 from training.augmentation.settings import AugmentSettings
-from training.augmentation.writing import MadeRow, check_target, write_rows
+from training.augmentation.writing import MadeRow, check_labels, check_target, write_rows
 from training.interrupts import Interrupts
 from training.progress import bar
 from training.reading import find_sources, read_table
@@ -19,7 +20,7 @@ from training.work_dir import fingerprint, work_dir
 
 __all__ = ["AugmentResult", "augment"]
 
-_BATCH_TEXTS = 32
+_BATCH_TEXTS = 16
 _EVALUATION_NAMES = ("validation", "valid", "dev", "test")
 
 
@@ -53,7 +54,7 @@ def augment(
 
     Rows for evaluation are never augmented: of a folder the training table alone is read. Splits keep a row and those
     made from it on one side, and hold out original rows only. What models have made when it is interrupted is in
-    `out`.work; on the main thread it handles SIGINT and SIGTERM as `training.fit` does.
+    `out`.work; with models, on the main thread, it handles SIGINT and SIGTERM as `training.fit` does.
 
     Args:
         data: a table, or a folder with one to train on.
@@ -78,9 +79,15 @@ def augment(
     if table.augmented is not None and any(table.augmented):
         raise ConfigError(f"{source} was made by augment; give the table it was made from, with more --copies")
     parts = [(text,) for text in table.texts] if table.parts is None else table.parts
-    made_from = fingerprint(settings, {"training": table}, num_processes=1)
-    with Interrupts().handled(), work_dir(out, made_from, resume=resume, overwrite=overwrite) as work:
-        made = _make(parts, settings, MadeTexts(work), show_progress=show_progress)
+    check_labels(out, table)
+    with ExitStack() as stack:
+        kept_texts = None
+        if not set(settings.methods_in_turn) <= set(NOISE):  # which takes no time
+            made_from = {**fingerprint(settings, {"training": table}, num_processes=1), "models": _models(settings)}
+            stack.enter_context(Interrupts().handled())
+            work = stack.enter_context(work_dir(out, made_from, resume=resume, overwrite=overwrite))
+            kept_texts = MadeTexts(work)
+        made = _make(parts, settings, kept_texts, show_progress=show_progress)
         seen = set(parts)
         kept: list[MadeRow] = []
         for i, method, cells in made:
@@ -93,8 +100,15 @@ def augment(
     return AugmentResult(out, len(table), counts, len(made) - len(kept))
 
 
+def _models(settings: AugmentSettings) -> list[list[object]]:
+    """The weights of the models, so that texts of other ones are not gone on with."""
+    folders = (settings.masked_model, settings.translate_with, settings.translate_back_with)
+    files = [file for folder in folders if folder is not None for file in sorted(folder.glob("*.safetensors"))]
+    return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+
+
 def _make(
-    parts: Sequence[tuple[str, ...]], settings: AugmentSettings, made: MadeTexts, *, show_progress: bool
+    parts: Sequence[tuple[str, ...]], settings: AugmentSettings, made: MadeTexts | None, *, show_progress: bool
 ) -> list[MadeRow]:
     """Rows as index of the original, method and cells; in the order of the originals, copy by copy."""
     methods = settings.methods_in_turn
@@ -111,7 +125,7 @@ def _make(
 
 
 def _changed(
-    cells: list[str], method: str, settings: AugmentSettings, made: MadeTexts, advance: Callable[[int], object]
+    cells: list[str], method: str, settings: AugmentSettings, made: MadeTexts | None, advance: Callable[[int], object]
 ) -> list[str]:
     """Batch by batch of cells of like length, each drawn by a seed of its own: so it can be gone on with."""
     change = _changer(method, settings)
@@ -119,11 +133,11 @@ def _changed(
     order = sorted(range(len(cells)), key=lambda i: len(cells[i]))
     for number, start in enumerate(range(0, len(order), _BATCH_TEXTS)):
         batch = order[start : start + _BATCH_TEXTS]
-        texts = made.of(method, number)
+        texts = None if made is None else made.of(method, number)
         if texts is None:
             draw = random.Random(f"{settings.seed} {method} {number}")
             texts = change([cells[i] for i in batch], draw)
-            if method not in NOISE:  # which takes no time
+            if made is not None and method not in NOISE:
                 made.keep(method, number, texts)
         for i, text in zip(batch, texts, strict=True):
             results[i] = text

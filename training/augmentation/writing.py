@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -13,9 +14,10 @@ from stream_classifier.errors import ConfigError
 from stream_classifier.model.tokenization import without_surrogates
 from training.data import LABEL_SEPARATOR, METHOD_COLUMN, MULTI_LABEL_COLUMN, ORIGIN_COLUMN, Columns, Table
 
-__all__ = ["FORMATS", "MadeRow", "check_target", "write_rows"]
+__all__ = ["FORMATS", "MadeRow", "check_labels", "check_target", "write_rows"]
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
+_WITH_LISTS = (".jsonl", ".parquet")
 
 MadeRow = tuple[int, str, tuple[str, ...]]
 """The row of the table that it was made from, the method ("": it is that row), the cells of the text columns."""
@@ -37,25 +39,34 @@ def check_target(out: Path, source: Path, *, overwrite: bool) -> None:
         raise ConfigError(f"--out {out} is there already; give another one, or --overwrite")
 
 
+def check_labels(out: Path, table: Table) -> None:
+    """Refuses a format that has no lists where the labels need them, before rows are made.
+
+    Raises:
+        ConfigError: with the fix.
+    """
+    if table.multi_label and out.suffix.lower() not in _WITH_LISTS:
+        unwritable = any(not labels or any(LABEL_SEPARATOR in label for label in labels) for labels in table.label_sets)
+        if unwritable:
+            raise ConfigError(f"--out {out}: rows without a label, or with | in one, need lists; give a .jsonl file")
+
+
 def write_rows(out: Path, table: Table, columns: Columns, rows: Sequence[MadeRow]) -> None:
     """Writes rows with the labels, groups and times of those that they were made from.
 
     Raises:
-        ConfigError: the file cannot be written, or its format has no lists and the labels need them.
+        ConfigError: the file cannot be written.
     """
     suffix = out.suffix.lower()
-    lists = suffix in (".jsonl", ".parquet")
-    if table.multi_label and not lists:
-        unwritable = any(not labels or any(LABEL_SEPARATOR in label for label in labels) for labels in table.label_sets)
-        if unwritable:
-            raise ConfigError(f"--out {out}: rows without a label, or with | in one, need lists; give a .jsonl file")
-    records = _records(table, columns, rows, lists=lists)
+    records = _records(table, columns, rows, lists=suffix in _WITH_LISTS)
     aside = out.with_name(f".{out.name}.{os.getpid()}.new")
     try:
         _write_records(aside, suffix, records)
         aside.replace(out)
     except OSError as error:
-        raise ConfigError(f"--out {out}: it cannot be written ({error.strerror}); give another file") from error
+        is_full = error.errno == errno.ENOSPC
+        fix = "free some space, and give the same command with --resume" if is_full else "give another file"
+        raise ConfigError(f"--out {out}: it cannot be written ({error.strerror}); {fix}") from error
     finally:
         aside.unlink(missing_ok=True)
 

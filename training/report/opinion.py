@@ -16,6 +16,7 @@ from training.history import TrainingHistory
 from training.intervals import wilson
 from training.measured import DataSummary
 from training.report.markup import plain, share
+from training.settings import FitSettings
 
 __all__ = ["Remark", "Subject", "second_opinion"]
 
@@ -166,7 +167,7 @@ def _labels(subject: Subject, e: Evaluation) -> Iterator[Remark]:
     counts: Mapping[str, int] = {} if train is None else train.labels
     never = [label for label, s in e.per_label.items() if s.support and s.precision is None]
     if never and not e.answers.predicted_NL.any():
-        epochs = 10 if subject.history is None else subject.history.max_epochs
+        epochs = FitSettings().max_epochs if subject.history is None else subject.history.max_epochs
         yield Remark(
             "no-answers",
             "warning",
