@@ -7,11 +7,14 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-__all__ = ["classifier_inputs", "classifier_of"]
+__all__ = ["classifier_calls", "classifier_of"]
 
 
 def classifier_of(module: nn.Module, num_labels: int) -> nn.Linear | None:
-    """The last linear layer of a module that gives `num_labels` logits; None where it is not known."""
+    """The last linear layer of a module that is as wide as `num_labels`; None where there is none.
+
+    Whether what it gives are the logits, is known when the module has been called: see `classifier_calls`.
+    """
     for part in reversed(list(module.modules())):
         if isinstance(part, nn.Linear) and part.out_features == num_labels:
             return part
@@ -19,11 +22,11 @@ def classifier_of(module: nn.Module, num_labels: int) -> nn.Linear | None:
 
 
 @contextmanager
-def classifier_inputs(classifier: nn.Linear) -> Iterator[list[Tensor]]:
-    """Within it, what each forward pass hands to the classifier is appended to the list."""
-    read: list[Tensor] = []
-    hook = classifier.register_forward_pre_hook(lambda module, inputs: read.append(inputs[0]))
+def classifier_calls(classifier: nn.Linear) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Within it, what each forward pass hands to the classifier and gets from it is appended to the list."""
+    calls: list[tuple[Tensor, Tensor]] = []
+    hook = classifier.register_forward_hook(lambda module, inputs, output: calls.append((inputs[0], output)))
     try:
-        yield read
+        yield calls
     finally:
         hook.remove()

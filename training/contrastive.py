@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from stream_classifier.errors import ConfigError, TrainingError
-from training.classifier_head import classifier_inputs, classifier_of
+from training.classifier_head import classifier_calls, classifier_of
 from training.optimizer import parameter_groups
 from training.rows import Rows
 
@@ -69,13 +69,14 @@ def contrast(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, num_steps))
     was_training = model.training
     model.train()
-    with classifier_inputs(classifier) as read:
+    with classifier_calls(classifier) as calls:
         for step, batch in enumerate(_batches(rows, num_steps=num_steps, seed=seed)):
             inputs = {name: tensor.to(device) for name, tensor in collate(batch).items()}
             labels_B = inputs.pop("labels")
             with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
                 model(**inputs)
-            loss = contrastive_loss(read.pop().reshape(len(labels_B), -1), labels_B)
+            features_BE, _ = calls.pop()
+            loss = contrastive_loss(features_BE.reshape(len(labels_B), -1), labels_B)
             if not torch.isfinite(loss):
                 raise TrainingError(f"the contrastive loss is {loss.item()} at step {step + 1}; try --dtype float32")
             loss.backward()  # type: ignore[no-untyped-call]  # torch's lacks annotations

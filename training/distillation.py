@@ -103,7 +103,7 @@ def distill(
         layers: of the teacher that the student starts from, evenly spaced; None: half of them, or with
             `settings.base` a student that starts from that.
         settings: of the training; None: those of `presets.STUDENT`. Task, positive and out-of-scope label and
-            normalisation are the teacher's unless set.
+            normalisation are the teacher's unless set; there is no linear probe, whatever they say.
         lesson: what the teacher counts for.
         unlabelled: more texts, which the teacher answers too.
         limits: of the gate; None: `DISTILL_LIMITS`.

@@ -24,13 +24,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-from training.classifier_head import classifier_inputs
+from training.classifier_head import classifier_calls
 from training.rows import Rows, row_length
 
 __all__ = ["MAX_TEXTS", "fit_head", "probe_rows"]
 
 MAX_TEXTS = 20_000
-"""Texts that a head is fitted on at most: more make a linear one hardly better."""
+"""Texts that a head is fitted on at most, so that a large table does not wait long for what is only a start."""
 
 _MAX_ITERATIONS = 100  # it need not converge: what follows trains it further
 _INVERSE_PENALTY = 0.1  # scikit-learn's C
@@ -60,15 +60,15 @@ def fit_head(
 ) -> bool:
     """Fits `classifier` to the labels of `rows`, in place, and nothing else. Blocks.
 
-    Returns whether it could: False where the classifier reads more than one vector a text, as in families that pool
-    logits, or what it reads is no finite number.
+    Returns whether it could: False where what the classifier gives are not the logits, as in families that pool them,
+    or what it reads is no finite number.
 
     Its logits are a twentieth of the fitted ones. A label that no row has, or every row, keeps the weights that it was
     drawn with.
 
     Args:
         module: takes what `collate` makes of rows, without its labels; on the device to compute on.
-        classifier: the last layer of it: see classifier_head.py.
+        classifier: see `classifier_of`.
         rows: see `probe_rows`.
         collate: rows to a padded batch.
         batch_size: texts of a forward pass.
@@ -100,28 +100,27 @@ def _features(
     dtype: torch.dtype,
     advance: Callable[[int], object],
 ) -> NDArray[np.float32] | None:
-    """What the classifier reads of each text, `[N, E]`; None where that is not one vector."""
+    """What the classifier reads of each text, `[N, E]`; None where what it gives are not the logits."""
     device = classifier.weight.device
     features_NE = np.empty((len(rows), classifier.in_features), dtype=np.float32)
     order = sorted(range(len(rows)), key=lambda i: row_length(rows[i]))
-    is_one_vector = True
     was_training = module.training
     module.eval()
-    with classifier_inputs(classifier) as read, torch.no_grad():
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            inputs = {name: tensor.to(device) for name, tensor in collate([rows[i] for i in batch]).items()}
-            del inputs["labels"]
-            with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-                module(**inputs)
-            features_BE = read.pop().float().cpu()
-            is_one_vector = features_BE.numel() == len(batch) * classifier.in_features
-            if not is_one_vector:
-                break
-            features_NE[batch] = features_BE.reshape(len(batch), -1).numpy()
-            advance(len(batch))
-    module.train(was_training)
-    return features_NE if is_one_vector else None
+    try:
+        with classifier_calls(classifier) as calls, torch.no_grad():
+            for start in range(0, len(order), batch_size):
+                batch = order[start : start + batch_size]
+                inputs = {name: tensor.to(device) for name, tensor in collate([rows[i] for i in batch]).items()}
+                del inputs["labels"]
+                with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+                    logits = module(**inputs)["logits"]
+                if not calls or calls[-1][1] is not logits:
+                    return None
+                features_NE[batch] = calls.pop()[0].float().cpu().numpy()
+                advance(len(batch))
+    finally:
+        module.train(was_training)
+    return features_NE
 
 
 _Regressions = Iterator[tuple[int, NDArray[np.float32], float]]
@@ -130,14 +129,12 @@ _Regressions = Iterator[tuple[int, NDArray[np.float32], float]]
 
 def _one_for_all(features_NE: NDArray[np.float32], targets_N: Any, label_weights: Tensor | None) -> _Regressions:
     """Softmax over the labels that there are; none where there is one."""
-    if len(np.unique(targets_N)) < 2:
+    labels = np.unique(targets_N).tolist()
+    if len(labels) < 2:
         return
-    weights = None if label_weights is None else dict(enumerate(label_weights.tolist()))
-    found = LogisticRegression(
-        C=_INVERSE_PENALTY,
-        max_iter=_MAX_ITERATIONS,
-        class_weight=None if weights is None else {label: weights[label] for label in np.unique(targets_N).tolist()},
-    ).fit(features_NE, targets_N)
+    weights = None if label_weights is None else {label: float(label_weights[label]) for label in labels}
+    regression = LogisticRegression(C=_INVERSE_PENALTY, max_iter=_MAX_ITERATIONS, class_weight=weights)
+    found = regression.fit(features_NE, targets_N)
     coefficients, biases = found.coef_, found.intercept_
     if len(found.classes_) == 2:  # one row for the difference of the two
         coefficients, biases = (np.concatenate([-half / 2, half / 2]) for half in (coefficients, biases))

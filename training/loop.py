@@ -35,7 +35,6 @@ from training.linear_probe import fit_head, probe_rows
 from training.losses import TextLoss
 from training.metrics import confusion_matrix, f1_scores, negative_log_likelihood
 from training.optimizer import parameter_groups
-from training.processes import Processes
 from training.progress import bar
 from training.rows import Rows, RowsDataset, row_length
 from training.sampling import EpochSampler, balanced_probabilities
@@ -223,8 +222,7 @@ def _probe(
 ) -> None:
     classifier = classifier_of(module, num_labels)
     logger.info("fitting the head to what the base says of %d texts", len(rows))
-    shown = context.show_progress and Processes.started().is_main
-    with bar(len(rows), "encoding", unit="text", shown=shown) as progress:
+    with bar(len(rows), "encoding", unit="text", shown=context.show_progress) as progress:
         is_fitted = classifier is not None and fit_head(
             module,
             classifier,

@@ -8,18 +8,21 @@ from typing import Any
 
 from tqdm import tqdm
 
+from training.processes import Processes
+
 __all__ = ["TqdmHandler", "bar"]
 
 
 def bar(total: int, what: str, *, unit: str, shown: bool) -> tqdm[Any]:
-    """A bar over `total` units; hidden when not `shown` and when standard error is no terminal."""
+    """A bar over `total` units; hidden when not `shown`, in all processes but the main one, and where standard error is
+    no terminal."""
     return tqdm(
         total=total,
         desc=what,
         unit=unit,
         unit_scale=True,
         file=sys.stderr,
-        disable=None if shown else True,
+        disable=None if shown and Processes.started().is_main else True,
         leave=False,
     )
 

@@ -67,8 +67,8 @@ class FitSettings:
     """Factor of the learning rate from each layer to the one below it; the head has the full rate."""
 
     linear_probe: bool | None = None
-    """Fit the head alone first, on what the base says of the texts: see linear_probe.py. None: yes, but
-    not with a frozen encoder or `fsdp`."""
+    """Fit the head alone first, on what the base says of the texts: see linear_probe.py. None: yes, but not with a
+    frozen encoder or `fsdp`."""
     epochs: int | None = None
     """Passes over the training rows at most. None: 6, with a frozen encoder 8."""
     patience: int = 3

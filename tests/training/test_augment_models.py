@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any
 import pytest
 
 import training
-from stream_classifier.errors import ConfigError
+from stream_classifier.errors import ConfigError, TrainingError
 from tests.plugins.models import make_directory, masked_directory
+from training.augmentation.made import MadeTexts
 from training.augmentation.masked import MaskedModel, word_span
 from training.augmentation.settings import AugmentSettings
 from training.augmentation.translation import BackTranslator
 from training.reading import read_table
+from training.work_dir import MADE_NAME
 
 TEXTS = ["The quick brown fox jumps over the lazy dog.", "we report what the minister said", "42 !?", ""]
 
@@ -138,6 +141,43 @@ def test_a_killed_run_is_gone_on_with_and_makes_the_same_table(tmp_path: Path, m
     assert out.read_bytes() == expected
     assert calls[0] == 3 + 5, "100 texts are seven batches, and two were made"
     assert not (tmp_path / "more.csv.work").exists()
+
+
+def test_what_a_torn_line_was_to_say_is_made_again_and_the_file_stays_whole(tmp_path: Path) -> None:
+    MadeTexts(tmp_path).keep("masked", 0, ["one"])
+    with (tmp_path / MADE_NAME).open("a") as file:
+        file.write('["masked", 1, ["to')
+
+    made = MadeTexts(tmp_path)
+    assert (made.of("masked", 0), made.of("masked", 1)) == (["one"], None)
+    made.keep("masked", 1, ["two\r\u2028"])
+
+    assert MadeTexts(tmp_path).of("masked", 1) == ["two\r\u2028"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_on_a_full_disk_the_line_says_how_to_go_on(tmp_path: Path) -> None:
+    made = MadeTexts(tmp_path)
+    (tmp_path / MADE_NAME).symlink_to("/dev/full")
+    with pytest.raises(TrainingError, match=r"cannot be kept \(No space left on device\); .* --resume"):
+        made.keep("masked", 0, ["one"])
+
+
+def test_texts_of_a_model_that_has_changed_are_not_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["text,label", *(f"the quick brown fox said dog {i},a" for i in range(40))]))
+    model = masked_directory(tmp_path / "bert", "bert")
+    settings = AugmentSettings(methods=("masked",), masked_model=model)
+    with monkeypatch.context() as patch:
+        patch.setattr("training.augmentation.table.write_rows", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            training.augment(path, tmp_path / "more.csv", settings=settings)
+    os.utime(model / "model.safetensors", ns=(1, 1))
+
+    with pytest.raises(ConfigError, match=r"the interrupted run had as models .*give the same"):
+        training.augment(path, tmp_path / "more.csv", settings=settings, resume=True)
 
 
 def test_a_table_is_augmented_with_both(tmp_path: Path) -> None:

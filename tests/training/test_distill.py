@@ -284,6 +284,12 @@ def test_what_contradicts_itself_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_linear_probe_of_a_student_is_refused_on_the_command_line() -> None:
+    result = CliRunner().invoke(cli, ["distill", "teacher", "rows.csv", "--out", "out", "--linear-probe"])
+    assert isinstance(result.exception, ConfigError)
+    assert "--linear-probe fits the head to labels" in str(result.exception)
+
+
 def test_labels_that_the_teacher_does_not_have_are_refused(teacher: Path, tmp_path: Path) -> None:
     other = table(tmp_path / "rows.csv", 60, 1)
     other.write_text(other.read_text().replace(",money", ",weather"))

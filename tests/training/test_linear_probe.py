@@ -13,14 +13,15 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from tests.plugins.models import make_directory
+from tests.plugins.models import FAMILIES, make_directory
 from tests.training.loops import encoder_of, rows_of, run, settings_of
 from training.classifier_head import classifier_of
 from training.encoder import Encoder
 from training.linear_probe import MAX_TEXTS, fit_head, probe_rows
-from training.rows import Rows, pad_tokens
+from training.rows import Rows, pad_hidden, pad_tokens
 from training.sampling import balanced_probabilities
 from training.settings import FitSettings
+from training.tail import Tail, has_tail
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,36 @@ def test_the_head_is_the_logistic_regression_on_what_the_base_says(base: Path, n
         "classifier.weight",
         "classifier.bias",
     ]
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # of transformers' DeBERTa
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_the_head_of_every_family_is_known(tmp_path: Path, family: str, is_frozen: bool) -> None:
+    model = encoder_of(make_directory(tmp_path / family, family=family, labels=("x", "y")), settings_of()).model
+    if is_frozen and not has_tail(model):
+        pytest.skip("its last layer is not run alone")
+    rows, module, collate = rows_of(40), model, functools.partial(pad_tokens, pad_id=model.config.pad_token_id)
+    if is_frozen:
+        width = model.config.hidden_size
+        rows = [{"hidden": torch.randn(len(row["input_ids"]), width), "label": row["label"]} for row in rows]
+        module, collate = Tail(model), pad_hidden
+    classifier = classifier_of(module, 2)
+    assert classifier is not None
+    before = classifier.weight.clone()
+
+    assert fit_head(
+        module,
+        classifier,
+        rows,
+        collate=collate,
+        batch_size=8,
+        label_weights=None,
+        dtype=torch.bfloat16,
+        advance=lambda number: None,
+    )
+
+    assert not torch.equal(classifier.weight, before)
 
 
 def test_with_several_labels_a_text_each_has_a_regression_and_one_that_all_have_stays_as_it_was_drawn(
@@ -170,12 +201,19 @@ class PoolsLogits(nn.Module):
         return {"logits": self.classifier(self.embedding(input_ids)).mean(dim=1)}
 
 
+class LooksLikeIt(PoolsLogits):
+    """A layer within happens to be as wide as the labels are many, and the head is no linear layer."""
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"logits": self.classifier(self.embedding(input_ids).mean(dim=1)).tanh()}
+
+
 class NoNumber(PoolsLogits):
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"logits": self.classifier(torch.inf * self.embedding(input_ids).mean(dim=1))}
 
 
-@pytest.mark.parametrize("kind", [PoolsLogits, NoNumber])
+@pytest.mark.parametrize("kind", [PoolsLogits, LooksLikeIt, NoNumber])
 def test_a_head_that_cannot_be_probed_stays_as_it_was_drawn(kind: type[PoolsLogits]) -> None:
     module = kind()
     before = module.classifier.weight.clone()
@@ -194,7 +232,7 @@ def test_a_head_that_cannot_be_probed_stays_as_it_was_drawn(kind: type[PoolsLogi
 
     assert not is_fitted
     assert torch.equal(module.classifier.weight, before)
-    assert sizes == ([] if kind is PoolsLogits else [8, 8, 4])
+    assert sizes == ([8, 8, 4] if kind is NoNumber else [])
 
 
 def test_it_is_the_default_unless_the_encoder_is_frozen_or_the_model_divided() -> None:

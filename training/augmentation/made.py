@@ -36,12 +36,11 @@ class MadeTexts:
         return self._of_batch.get((method, number))
 
     def keep(self, method: str, number: int, texts: list[str]) -> None:
-        """Writes down what a batch came to.
+        """Writes down what a batch came to, for a run that goes on from there.
 
         Raises:
             TrainingError: it cannot be written.
         """
-        self._of_batch[method, number] = texts
         try:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps([method, number, texts]) + "\n")

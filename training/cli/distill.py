@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from stream_classifier.errors import ConfigError
 from training.cli.fit_options import fit_options
 from training.cli.options import columns_options, examples, set_up_logging
 from training.cli.parity import limits_options, show_parity
@@ -98,6 +99,8 @@ def command(
     epochs, a learning rate of 2e-4 and no linear probe.
     """
     set_up_logging(quiet=quiet)
+    if given.get("linear_probe"):
+        raise ConfigError("--linear-probe fits the head to labels, and a student learns from its teacher; leave it out")
     settings = FitSettings(columns=columns, **{**STUDENT, **given})
     from training.distillation import distill
     from training.lesson import LessonSettings, read_unlabelled
