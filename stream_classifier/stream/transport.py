@@ -84,6 +84,12 @@ class BatchConsumer(driver.Consumer):
         await intake.budget.wait_for_room(timeout)
         return {}
 
+    async def _wait_next_records(self, timeout: float) -> tuple[Any, set[TP] | None]:
+        # What comes after the flow was stopped is thrown away: whoever starts it again seeks first. Stock seeks here
+        # too, beside the commits and seeks of a stop or rebalance: delivered offsets would be forgotten uncommitted.
+        records, partitions = await super()._wait_next_records(timeout)
+        return (records, partitions) if self.flow_active else (None, None)
+
     def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
         if type(record) is RecordBatch:
             self._start(record)

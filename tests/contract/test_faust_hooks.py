@@ -27,6 +27,7 @@ HOOKS = [
     (driver.Consumer, "_to_message", "(self, tp, record)"),
     (driver.Consumer, "_new_consumer_thread", "(self)"),
     (driver.Consumer, "_getmany", "(self, active_partitions, timeout)"),
+    (Consumer, "_wait_next_records", "(self, timeout)"),
     (Consumer, "_filter_tps_with_pending_acks", "(self, topics)"),
     (Consumer, "_new_offset", "(self, tp)"),
     (Consumer, "_add_gap", "(self, tp, offset_from, offset_to)"),

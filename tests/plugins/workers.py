@@ -160,6 +160,7 @@ def start_worker(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
     yield start
     for worker in workers:
         worker.kill()
+        print(f"--- {worker.log_file}\n{worker.log[-6000:]}")  # pytest shows it when the test failed
 
 
 def to_toml(settings: Mapping[str, Any]) -> str:

@@ -79,6 +79,43 @@ async def test_what_is_delivered_while_a_commit_runs_is_committed_before_letting
     assert consumer.watermark.partitions == []
 
 
+async def test_a_fetch_that_ends_after_the_flow_was_stopped_leaves_what_is_delivered_to_be_committed(
+    consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop and a rebalance stop the flow, wait for the fetcher, and commit then."""
+    fetching, fetched = asyncio.Event(), asyncio.Event()
+    sought: list[str] = []
+
+    async def fetch(*args: Any) -> dict[Any, Any]:
+        fetching.set()
+        await fetched.wait()
+        return {TP: [record(10)]}
+
+    async def seek_to_committed() -> dict[Any, int | None]:
+        sought.append("to committed")
+        return {TP: None}
+
+    monkeypatch.setattr(consumer._thread, "getmany", fetch)
+    monkeypatch.setattr(consumer._thread, "seek_to_committed", seek_to_committed)
+    monkeypatch.setattr(consumer, "assignment", lambda: {TP})
+    monkeypatch.setattr(consumer, "_get_active_partitions", lambda: {TP})
+    consumer.proceed.set()
+    consumer.finish(hand_on(consumer, 0, 9))
+    consumer.resume_flow()
+    reading = asyncio.ensure_future(_all(consumer.getmany(1.0)))
+    await fetching.wait()
+    consumer.stop_flow()
+    fetched.set()
+    assert await reading == []
+    assert sought == []
+    await consumer._let_go([TP], 5.0)
+    assert consumer.commits == [{TP: 10}]
+
+
+async def _all(messages: AsyncIterator[Any]) -> list[Any]:
+    return [message async for message in messages]
+
+
 async def test_what_is_not_delivered_in_time_is_dropped_and_not_committed(consumer: Consumer) -> None:
     first, second = hand_on(consumer, 0, 9), hand_on(consumer, 10, 14)
     consumer.finish(first)
