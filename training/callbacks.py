@@ -18,7 +18,6 @@ from tqdm import tqdm
 from transformers import TrainerCallback
 
 from stream_classifier.errors import TrainingError
-from training.history import best_index
 from training.layers import Depths, unfreeze_for_epoch
 from training.progress import bar
 from training.sampling import EpochSampler
@@ -140,10 +139,13 @@ def is_enough(log: Sequence[Mapping[str, Any]], metric: str, patience: int, *, l
 
 
 def epochs_without_gain(log: Sequence[Mapping[str, Any]], metric: str) -> int:
-    """Epochs since the best one, by Trainer's log; none while an F1 or accuracy is still 0 (see `best_index`)."""
+    """Epochs since the metric was last better than before, by Trainer's log; none while an F1 or accuracy is 0: a model
+    of several labels a text gives none at all at first, until the loss, which falls all the while, is low enough.
+    """
     name = "eval_nll" if metric == "loss" else f"eval_{metric}"
     values = [entry[name] for entry in log if name in entry]
-    return len(values) - 1 - best_index(values, metric) if values else 0
+    best = (min if metric == "loss" else max)(values, default=0.0)
+    return len(values) - 1 - values.index(best) if values and (best or metric == "loss") else 0
 
 
 class DivergedError(TrainingError):

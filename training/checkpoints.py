@@ -79,7 +79,7 @@ def is_finished(checkpoint: Path, settings: FitSettings, *, last_epoch: int | No
     if state is None:
         return False
     at_epoch_end = float(state["epoch"]).is_integer()
-    stopped = is_enough(state["log_history"], settings.metric, settings.patience, last_epoch=last_epoch)
+    stopped = is_enough(state["log_history"], settings.metric, settings.patience_epochs, last_epoch=last_epoch)
     return state["global_step"] >= state["max_steps"] or (at_epoch_end and stopped)
 
 

@@ -116,6 +116,7 @@ def fit(
             raise ConfigError("--search works in one process; search first, then fit with --config run.toml")
     prepare_reporters(settings.report_to, run_name=out.name)
     parts = read_parts(data, settings=settings, validation=validation, test=test)
+    settings = settings.for_rows(len(parts.train), num_processes=processes.count)
     if parts.test is None:
         logger.info("there is no test file: the figures are those of the validation rows, which also choose the epoch")
     tables = {"training": parts.train, "validation": parts.validation}

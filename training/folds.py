@@ -192,6 +192,7 @@ class FittedFolds:
         """See `FoldModels`."""
         table, settings = self._table, replace(self._settings, seed=seed)
         first, second = validation_rows(table, train_rows, settings)
+        settings = settings.for_rows(len(first))
         parts = Parts(
             train=table.take(first.tolist(), table.source),
             validation=table.take(second.tolist(), table.source),

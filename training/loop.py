@@ -141,7 +141,7 @@ def train(
         ShuffleRows(trainer.rows_sampler),
         OwnDropout(),
         NanStop(settings),
-        EarlyStop(settings.metric, settings.patience, last_epoch=context.last_epoch),
+        EarlyStop(settings.metric, settings.patience_epochs, last_epoch=context.last_epoch),
         SaveInTime(context.interrupts, settings.checkpoint_steps),
         progress,
         *context.callbacks,
@@ -287,8 +287,9 @@ class _FitTrainer(Trainer):
         return metrics
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        """Of epochs in which an F1 or accuracy is 0 the last is the best, as `history.best_index` says."""
-        if self.keeps_last or (self.settings.metric != "loss" and self.state.best_metric == 0):
+        """Of equal F1s or accuracies the last is the best, as `history.best_index` says."""
+        metric = self.settings.metric
+        if self.keeps_last or (metric != "loss" and metrics[f"eval_{metric}"] == self.state.best_metric):
             self.state.best_metric = None
         return bool(super()._determine_best_metric(metrics, trial))
 

@@ -19,6 +19,9 @@ REPORTERS = ("tensorboard", "mlflow", "wandb")
 
 _TASK = re.compile(r"[A-Za-z0-9_-]+")
 _MIN_LENGTH = 8
+_ENOUGH_STEPS = 100
+_MOST_EPOCHS = 40
+"""What `epochs` becomes of small tables, measured: see docs/how-to/few-labels.md."""
 _DEVICES = ("auto", "cpu", "cuda")
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -70,9 +73,11 @@ class FitSettings:
     """Fit the head alone first, on what the base says of the texts: see linear_probe.py. None: yes, but not with a
     frozen encoder or `fsdp`."""
     epochs: int | None = None
-    """Passes over the training rows at most. None: 6, with a frozen encoder 8."""
-    patience: int = 3
-    """Epochs without a better `metric` on the validation rows before it stops."""
+    """Passes over the training rows at most. None: 6, with a frozen encoder 8; of a small table as many as make 100
+    steps, but not more than 40."""
+    patience: int | None = None
+    """Epochs without a better `metric` on the validation rows before it stops. None: 3; with more epochs because the
+    table is small, all of them, for its few validation rows say little."""
     metric: str = "macro_f1"
     """What makes an epoch the best: "macro_f1" or "accuracy" (more is better), or "loss" (less) on validation rows."""
     learning_rate: float | None = None
@@ -140,7 +145,7 @@ class FitSettings:
         _check_int("batch_size", self.batch_size, 1)
         _check_int("gradient_accumulation_steps", self.gradient_accumulation_steps, 1)
         _check_int("max_length", self.max_length, _MIN_LENGTH)
-        _check_int("patience", self.patience, 1)
+        _check_int("patience", self.patience_epochs, 1)
         _check_int("gradual_unfreezing", self.gradual_unfreezing, 0)
         _check_int("contrastive_steps", self.contrastive_steps, 0)
         if self.checkpoint_steps is not None:
@@ -181,6 +186,11 @@ class FitSettings:
         return (8 if self.freeze_encoder else 6) if self.epochs is None else self.epochs
 
     @property
+    def patience_epochs(self) -> int:
+        """`patience`, or its default."""
+        return 3 if self.patience is None else self.patience
+
+    @property
     def top_learning_rate(self) -> float:
         """`learning_rate`, or the default for this kind of fit."""
         return (1e-3 if self.freeze_encoder else 1e-4) if self.learning_rate is None else self.learning_rate
@@ -195,12 +205,25 @@ class FitSettings:
         """`linear_probe`, or the default for this kind of fit."""
         return not (self.freeze_encoder or self.fsdp) if self.linear_probe is None else self.linear_probe
 
+    def for_rows(self, num_rows: int, *, num_processes: int = 1) -> FitSettings:
+        """The same, with the defaults that depend on how many rows there are to train on as they come out.
+
+        A small table gets more epochs: how far a model comes depends on the steps, however often it sees each row.
+        """
+        rows_a_step = self.batch_size * self.gradient_accumulation_steps * num_processes
+        steps_an_epoch = math.ceil(num_rows / rows_a_step)
+        epochs = min(math.ceil(_ENOUGH_STEPS / steps_an_epoch), _MOST_EPOCHS)
+        if self.epochs is not None or epochs <= self.max_epochs:
+            return self
+        return replace(self, epochs=epochs, patience=epochs if self.patience is None else self.patience)
+
     def resolved(self) -> FitSettings:
         """The same, with the defaults that depend on other settings as they come out."""
         return replace(
             self,
             linear_probe=self.probes,
             epochs=self.max_epochs,
+            patience=self.patience_epochs,
             learning_rate=self.top_learning_rate,
             ema_decay=self.average_decay,
         )

@@ -32,8 +32,8 @@ def test_steps_become_means_of_their_epoch() -> None:
     assert (second.epoch, second.train_loss) == (2, 0.5)
 
 
-@pytest.mark.parametrize(("metric", "best"), [("macro_f1", 1), ("accuracy", 2), ("loss", 1)])
-def test_best_is_the_first_of_the_best_by_the_metric(metric: str, best: int) -> None:
+@pytest.mark.parametrize(("metric", "best"), [("macro_f1", 2), ("accuracy", 2), ("loss", 1)])
+def test_best_is_the_lowest_loss_or_the_last_of_the_highest_figures(metric: str, best: int) -> None:
     history = TrainingHistory.from_log(LOG, metric=metric, max_epochs=2)
     assert history.best_epoch == best
     assert history.best.epoch == best

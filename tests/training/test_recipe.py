@@ -38,6 +38,7 @@ def test_whatever_is_written_reads_back(
     settings = FitSettings(
         base=base,
         epochs=3,
+        patience=3,
         learning_rate=1e-4,
         ema_decay=0.9,
         linear_probe=False,

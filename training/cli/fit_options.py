@@ -128,8 +128,15 @@ _OPTIONS = (
         "Fit the head alone first, to what the base says of the texts"
         "  [default: yes; with --freeze-encoder or --fsdp no]",
     ),
-    _setting(_STEPS, "--epochs", "At most so many  [default: 6; with --freeze-encoder 8]", type=int),
-    _setting(_STEPS, "--patience", "Epochs without a better --metric to stop.", type=int),
+    _setting(
+        _STEPS, "--epochs", "At most so many  [default: 6; with --freeze-encoder 8; more where rows are few]", type=int
+    ),
+    _setting(
+        _STEPS,
+        "--patience",
+        "Epochs without a better --metric to stop  [default: 3; any number where rows are few]",
+        type=int,
+    ),
     _setting(_STEPS, "--metric", "What makes an epoch the best, on the validation rows.", type=click.Choice(METRICS)),
     _setting(
         _STEPS,
