@@ -72,6 +72,20 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         )
         return cast("Mapping[TP, list[Any]]", fetched)
 
+    async def put_back(self, records: Mapping[TP, list[Any]]) -> None:
+        """Let what was fetched, and not handed on, be fetched again; unless somebody has sought to before it."""
+        await self.call_thread(self._put_back, records)
+
+    async def _put_back(self, records: Mapping[TP, list[Any]]) -> None:
+        consumer = self._ensure_consumer()
+        subscription = consumer._subscription.subscription
+        assignment = subscription.assignment if subscription is not None else None
+        for tp, run in records.items():
+            partition = driver.ensure_aiokafka_TP(tp)
+            state = assignment.state_value(partition) if assignment is not None else None
+            if run and state is not None and state.has_valid_position and state.position > run[0].offset:
+                consumer.seek(partition, run[0].offset)
+
     async def stop(self) -> None:
         # One that has crashed has closed its loop; nothing is left to stop, and mode would log a traceback of that.
         if not self.thread_loop.is_closed():

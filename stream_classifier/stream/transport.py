@@ -75,20 +75,21 @@ class BatchConsumer(driver.Consumer):
         intake = self.intake
         if not intake.topics or active_partitions is None:
             return await self._thread.getmany(active_partitions, timeout)
-        room = intake.budget.room
-        if room:
+        if room := intake.budget.room:
             return await self._thread.getmany(active_partitions, timeout, room)
-        others = {tp for tp in active_partitions if tp.topic not in intake.topics}
-        if others:
+        if others := {tp for tp in active_partitions if tp.topic not in intake.topics}:
             return await self._thread.getmany(others, min(timeout, _POLL_OTHERS_S))
         await intake.budget.wait_for_room(timeout)
         return {}
 
     async def _wait_next_records(self, timeout: float) -> tuple[Any, set[TP] | None]:
-        # What comes after the flow was stopped is thrown away: whoever starts it again seeks first. Stock seeks here
-        # too, beside the commits and seeks of a stop or rebalance: delivered offsets would be forgotten uncommitted.
-        records, partitions = await super()._wait_next_records(timeout)
-        return (records, partitions) if self.flow_active else (None, None)
+        # Where the flow was stopped meanwhile stock seeks to the committed offsets, beside what a stop or rebalance
+        # seeks and commits: what is delivered would be forgotten uncommitted. Only what was fetched is put back.
+        fetched = await super()._wait_next_records(timeout)
+        if self.flow_active:
+            return fetched
+        await self._thread.put_back(fetched[0] or {})
+        return None, None
 
     def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
         if type(record) is RecordBatch:
@@ -189,8 +190,7 @@ class BatchConsumer(driver.Consumer):
             return False
         committed = await self.intake.transactions.commit(self.watermark.offset, timeout_s)
         offsets = {TP(*partition): offset for partition, offset in committed.offsets.items()}
-        now = monotonic()
-        self._thread.tp_last_committed_at.update(dict.fromkeys(offsets, now))
+        self._thread.tp_last_committed_at.update(dict.fromkeys(offsets, monotonic()))
         self._committed_offset.update(offsets)
         self.app.monitor.on_tp_commit(offsets)
         for partition in committed.offsets:

@@ -53,6 +53,7 @@ HOOKS = [
     (driver.AIOKafkaConsumerThread, "close", "(self)"),
     (driver.AIOKafkaConsumerThread, "assignment", "(self)"),
     (aiokafka.AIOKafkaConsumer, "end_offsets", "(self, partitions)"),
+    (aiokafka.AIOKafkaConsumer, "seek", "(self, partition, offset)"),
     (GroupCoordinator, "_send_req", "(self, request)"),
     (GroupCoordinator, "coordinator_dead", "(self)"),
     (GroupCoordinator, "_do_fetch_commit_offsets", "(self, partitions)"),

@@ -95,6 +95,11 @@ async def test_a_fetch_that_ends_after_the_flow_was_stopped_leaves_what_is_deliv
         sought.append("to committed")
         return {TP: None}
 
+    async def put_back(records: dict[Any, Any]) -> None:
+        sought.extend(f"to {run[0].offset}" for run in records.values())
+        consumer.resume_flow()  # what is put back is not handed on too
+
+    monkeypatch.setattr(consumer._thread, "put_back", put_back)
     monkeypatch.setattr(consumer._thread, "getmany", fetch)
     monkeypatch.setattr(consumer._thread, "seek_to_committed", seek_to_committed)
     monkeypatch.setattr(consumer, "assignment", lambda: {TP})
@@ -107,9 +112,29 @@ async def test_a_fetch_that_ends_after_the_flow_was_stopped_leaves_what_is_deliv
     consumer.stop_flow()
     fetched.set()
     assert await reading == []
-    assert sought == []
+    assert sought == ["to 10"]
     await consumer._let_go([TP], 5.0)
     assert consumer.commits == [{TP: 10}]
+
+
+@pytest.mark.parametrize(
+    ("position", "sought"),
+    [(None, []), (7, []), (10, []), (13, [("texts", 0, 10)])],
+    ids=["not assigned", "somebody went back further", "where it was", "behind what was fetched"],
+)
+async def test_what_was_fetched_and_not_handed_on_is_fetched_again(
+    consumer: Consumer, monkeypatch: pytest.MonkeyPatch, position: int | None, sought: list[Any]
+) -> None:
+    state = None if position is None else SimpleNamespace(has_valid_position=True, position=position)
+    assignment = SimpleNamespace(state_value=lambda tp: state if tp.partition == 0 else None)
+    seeks: list[Any] = []
+    reader = SimpleNamespace(
+        _subscription=SimpleNamespace(subscription=SimpleNamespace(assignment=assignment)),
+        seek=lambda tp, offset: seeks.append((tp.topic, tp.partition, offset)),
+    )
+    monkeypatch.setattr(consumer._thread, "_ensure_consumer", lambda: reader)
+    await consumer._thread._put_back({TP: [record(10), record(11)], types.TP("texts", 1): [record(0)]})
+    assert seeks == sought
 
 
 async def _all(messages: AsyncIterator[Any]) -> list[Any]:
