@@ -15,7 +15,7 @@ from stream_classifier.stream.header_keys import accept_any_header_key
 from stream_classifier.stream.intake import Intake
 from stream_classifier.stream.record_batch import RecordBatch
 
-__all__ = ["BatchConsumerThread", "BatchScheduler"]
+__all__ = ["BatchConsumerThread", "BatchScheduler", "partition_states"]
 
 _FETCH_MAX_WAIT_MS = 100
 """Faust asks brokers to answer an empty fetch after 1.5 s; the embedded broker answers any fetch only then."""
@@ -39,6 +39,13 @@ class BatchScheduler(DefaultSchedulingStrategy):
                 if start + size >= len(run):
                     del runs[tp]
             start += size
+
+
+def partition_states(consumer: aiokafka.AIOKafkaConsumer) -> dict[Any, Any]:
+    """aiokafka's state of each assigned partition: where the consumer is, and how far there are records."""
+    subscription = consumer._subscription.subscription
+    assignment = subscription.assignment if subscription is not None else None
+    return {} if assignment is None else {tp: assignment.state_value(tp) for tp in assignment.tps}
 
 
 class BatchConsumerThread(driver.AIOKafkaConsumerThread):
@@ -78,12 +85,11 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
 
     async def _put_back(self, records: Mapping[TP, list[Any]]) -> None:
         consumer = self._ensure_consumer()
-        subscription = consumer._subscription.subscription
-        assignment = subscription.assignment if subscription is not None else None
+        states = partition_states(consumer)
         for tp, run in records.items():
             partition = driver.ensure_aiokafka_TP(tp)
-            state = assignment.state_value(partition) if assignment is not None else None
-            if run and state is not None and state.has_valid_position and state.position > run[0].offset:
+            state = states.get(partition)
+            if state is not None and state.has_valid_position and state.position > run[0].offset:
                 consumer.seek(partition, run[0].offset)
 
     async def stop(self) -> None:

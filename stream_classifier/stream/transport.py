@@ -29,7 +29,7 @@ from faust.types import TP
 from faust.types.tuples import ConsumerMessage, Message
 
 from stream_classifier.errors import DeliveryError
-from stream_classifier.stream.fetching import BatchConsumerThread, BatchScheduler
+from stream_classifier.stream.fetching import BatchConsumerThread, BatchScheduler, partition_states
 from stream_classifier.stream.intake import Intake
 from stream_classifier.stream.record_batch import RecordBatch
 from stream_classifier.stream.transactions import TransactionAborted
@@ -211,13 +211,8 @@ class BatchConsumer(driver.Consumer):
     def lag(self) -> dict[tuple[str, int], int]:
         """Records still to be delivered of each assigned batch partition: last stable offset - position + in flight."""
         consumer = self._thread._consumer
-        subscription = consumer._subscription.subscription if consumer is not None else None
-        assignment = subscription.assignment if subscription is not None else None
-        if assignment is None:
-            return {}
         lags: dict[tuple[str, int], int] = {}
-        for aiokafka_tp in assignment.tps:
-            state = assignment.state_value(aiokafka_tp)
+        for aiokafka_tp, state in ({} if consumer is None else partition_states(consumer)).items():
             tp = TopicPartition(aiokafka_tp.topic, aiokafka_tp.partition)
             if tp.topic in self.intake.topics and state is not None and state.has_valid_position:
                 stable = state.lso if state.lso is not None else state.position

@@ -126,7 +126,7 @@ async def test_what_was_fetched_and_not_handed_on_is_fetched_again(
     consumer: Consumer, monkeypatch: pytest.MonkeyPatch, position: int | None, sought: list[Any]
 ) -> None:
     state = None if position is None else SimpleNamespace(has_valid_position=True, position=position)
-    assignment = SimpleNamespace(state_value=lambda tp: state if tp.partition == 0 else None)
+    assignment = SimpleNamespace(tps=[] if state is None else [TP], state_value=lambda tp: state)
     seeks: list[Any] = []
     reader = SimpleNamespace(
         _subscription=SimpleNamespace(subscription=SimpleNamespace(assignment=assignment)),
