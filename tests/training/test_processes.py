@@ -84,11 +84,18 @@ def test_two_processes_give_the_model_of_one(base: Path, tmp_path: Path) -> None
 
 
 def test_processes_that_divide_the_model_give_the_whole_of_it(base: Path, tmp_path: Path) -> None:
-    rows = table(tmp_path / "rows.csv", 61, 1)
-    settings = training.FitSettings(**SETTINGS, base=str(base), batch_size=8, ema_decay=0.0, linear_probe=False)
-    one = training.fit(rows, tmp_path / "one", settings=settings)
+    rows, contrary = table(tmp_path / "rows.csv", 55, 1), tmp_path / "contrary.csv"  # by it, the first epoch is best
+    swapped = {"sport": "money", "money": "sport"}
+    lines = table(contrary, 6, 2).read_text("utf-8").splitlines()
+    texts = [line.rsplit(",", 1) for line in lines[1:]]
+    contrary.write_text("\n".join([lines[0], *(f"{text},{swapped[label]}" for text, label in texts)]) + "\n", "utf-8")
+    settings = training.FitSettings(
+        **SETTINGS, base=str(base), batch_size=8, ema_decay=0.0, linear_probe=False, metric="loss"
+    )
+    one = training.fit(rows, tmp_path / "one", settings=settings, validation=contrary)
     recipe, out = tmp_path / "one" / "run.toml", tmp_path / "two"
-    done = torchrun("fit", str(rows), f"--out={out}", f"--config={recipe}", "--batch-size=4", "--fsdp", "--json")
+    arguments = [f"--out={out}", f"--validation={contrary}", f"--config={recipe}", "--batch-size=4", "--fsdp", "--json"]
+    done = torchrun("fit", str(rows), *arguments)
     assert done.returncode == 0, done.stderr
     share = re.search(r"each of 2 processes holds ([0-9.]+) % of", done.stderr)
     assert share is not None, done.stderr
@@ -97,7 +104,7 @@ def test_processes_that_divide_the_model_give_the_whole_of_it(base: Path, tmp_pa
     assert json.loads(done.stdout)["accuracy"] == one.evaluation.accuracy
     assert one.history.best_epoch == 1, "not what was in memory at the end"
     assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in one.path.iterdir())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "rows.csv", "two"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["contrary.csv", "one", "rows.csv", "two"]
     model = AutoModelForSequenceClassification.from_pretrained(out)
     assert type(model).__name__ == "BertForSequenceClassification"
     assert {type(weight) for weight in model.parameters()} == {torch.nn.Parameter}
