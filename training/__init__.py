@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from training.distillation import DistillResult, distill
     from training.evaluation import Evaluation, evaluate
     from training.fitting import FitResult, fit
+    from training.folding import ExportResult, export
     from training.history import TrainingHistory, read_history
     from training.inspection import Inspection, check_data
     from training.lesson import LessonSettings
@@ -44,6 +45,7 @@ __all__ = [
     "CrossValidation",
     "DistillResult",
     "Evaluation",
+    "ExportResult",
     "FitResult",
     "FitSettings",
     "Goal",
@@ -66,6 +68,7 @@ __all__ = [
     "cross_validate",
     "distill",
     "evaluate",
+    "export",
     "fit",
     "preset",
     "quantize",
@@ -87,6 +90,7 @@ _HOMES = {
     "CrossValidation": "training.cross_validation",
     "DistillResult": "training.distillation",
     "Evaluation": "training.evaluation",
+    "ExportResult": "training.folding",
     "FitResult": "training.fitting",
     "FitSettings": "training.settings",
     "Goal": "training.threshold_tuning",
@@ -109,6 +113,7 @@ _HOMES = {
     "cross_validate": "training.cross_validation",
     "distill": "training.distillation",
     "evaluate": "training.evaluation",
+    "export": "training.folding",
     "fit": "training.fitting",
     "preset": "training.presets",
     "quantize": "training.quantization",

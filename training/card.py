@@ -15,6 +15,10 @@ CARD_NAME = "README.md"
 _MAX_LABELS = 100
 _FIGURES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "nll": "negative log-likelihood",
             "ece": "calibration error", "ece_noise_floor": "by chance alone"}  # fmt: skip
+_LOGITS = {
+    True: "raw logits, before the calibration that `classifier.json` holds",
+    False: "logits of these probabilities",
+}
 _SHARES = ("accuracy", "macro_f1", "ece", "ece_noise_floor")
 
 
@@ -46,8 +50,8 @@ def model_card(name: str, *, labels: Sequence[str], content: Mapping[str, Any]) 
         "## Use",
         f"    from stream_classifier import Classifier\n    predictions = Classifier.load({name!r})(['a text'])",
         "It is an ordinary Hugging Face model too: "
-        f'`AutoModelForSequenceClassification.from_pretrained("{name}")` gives the raw\nlogits, before the calibration '
-        "that `classifier.json` holds. `golden.jsonl` holds a few texts with their logits.",
+        f'`AutoModelForSequenceClassification.from_pretrained("{name}")` gives the\n'
+        f"{_LOGITS[_is_raw(content.get('calibration'))]}. `golden.jsonl` holds a few texts with their logits.",
         *_settings(training),
     ]
     front = "---\nlibrary_name: transformers\npipeline_tag: text-classification\ntags: [stream-classifier]\n---"
@@ -69,6 +73,12 @@ def _figures(training: Mapping[str, Any]) -> list[str]:
     if any(figures.get(name) is None for name in _FIGURES):
         notes.append("What the calibration changed since is not shown; `stream-training evaluate` measures it again.")
     return [_table(head, [cells]), *([" ".join(notes)] if notes else [])]
+
+
+def _is_raw(calibration: Mapping[str, Any] | None) -> bool:
+    """Whether a calibration stands between the logits and the probabilities."""
+    calibration = calibration or {}
+    return (calibration.get("scale", 1.0), calibration.get("bias", 0.0)) != (1.0, 0.0)
 
 
 def _calibration(calibration: Mapping[str, Any] | None) -> list[str]:

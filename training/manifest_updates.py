@@ -22,11 +22,12 @@ from training.export import check_target, written_aside
 from training.interrupts import Interrupted
 from training.rejection import keep_label, out_of_scope_label_in
 
-__all__ = ["check_place", "renew_documents", "update_manifest", "without_thresholds"]
+__all__ = ["COMPUTED", "check_place", "renew_documents", "update_manifest", "without_thresholds"]
 
 logger = logging.getLogger(__name__)
 
-_COMPUTED = ("schema", "files")
+COMPUTED = ("schema", "files")
+"""Keys of classifier.json that are filled in when it is written."""
 
 
 def check_place(model: str | Path, out: str | Path | None, *, overwrite: bool = False) -> Path:
@@ -105,5 +106,5 @@ def _write(path: Path, change: Callable[[dict[str, Any]], Mapping[str, Any]]) ->
     """The new content, and its digest."""
     old = read_json_object(path / MANIFEST_NAME) if (path / MANIFEST_NAME).is_file() else {}
     _warn_when_refit(old)
-    content = change({key: value for key, value in old.items() if key not in _COMPUTED})
+    content = change({key: value for key, value in old.items() if key not in COMPUTED})
     return content, write_manifest(path, content)

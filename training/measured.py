@@ -9,13 +9,14 @@ No text is in it, and loading a model does not read it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stream_classifier.errors import ConfigError
 from stream_classifier.model.decision import Decider
@@ -29,7 +30,7 @@ from training.rejection import Outside
 if TYPE_CHECKING:
     from training.parts import Parts
 
-__all__ = ["MEASURED_NAME", "DataSummary", "Measured", "PartSummary", "decide_again", "read_measured"]
+__all__ = ["MEASURED_NAME", "DataSummary", "Measured", "PartSummary", "decide_again", "map_logits", "read_measured"]
 
 MEASURED_NAME = "measured.npz"
 _SCHEMA = 1
@@ -149,6 +150,18 @@ def read_measured(directory: Path) -> Measured | None:
     except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
         fix = "remove it, and give stream-training report the labelled rows"
         raise ConfigError(f"{path}: it cannot be read ({error}); {fix}") from error
+
+
+def map_logits(directory: Path, change: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> None:
+    """Replaces the logits `[N, L]` of the measured rows of a directory, where there are any, by what `change` makes."""
+    measured = read_measured(directory)
+    if measured is None:
+        return
+    answers, outside = measured.answers, measured.outside
+    answers = replace(answers, logits_NL=change(answers.logits_NL))
+    if outside is not None:
+        outside = replace(outside, answers=replace(outside.answers, logits_NL=change(outside.answers.logits_NL)))
+    replace(measured, answers=answers, outside=outside).write(directory)
 
 
 def _undecided(about: Mapping[str, Any], arrays: Mapping[str, Any]) -> Answers:

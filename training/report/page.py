@@ -261,7 +261,7 @@ def _calibration(source: ReportSource, e: Evaluation) -> Markup:
         return tag("p", "The probabilities are not calibrated.")
     where = spec.fitted_on if isinstance(spec.fitted_on, Mapping) else {}
     rows = f" on {where['n']} rows of {where['rows']}" if {"n", "rows"} <= where.keys() else ""
-    scale = f", scale {spec.scale:.3f}" if isinstance(spec.scale, float) else ""
+    scale = f", scale {spec.scale:.3f}" if isinstance(spec.scale, float) and spec.scale != 1 else ""
     confidence = share(float(e.answers.scores_N.mean()))
     return tag("p", prose(f"Calibrated by {spec.method}{scale}{rows}. Mean confidence {confidence}."))
 
