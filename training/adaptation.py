@@ -37,8 +37,8 @@ from training.callbacks import DivergedError
 from training.checkpoints import SaveInTime, last_checkpoint
 from training.data import Table
 from training.encoder import base_errors, base_name, find_base, load_tokenizer, quiet_transformers
-from training.export import check_target
 from training.interrupts import Interrupts
+from training.model_files import check_target
 from training.progress import bar
 from training.rows import RowsDataset
 from training.sampling import EpochSampler

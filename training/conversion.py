@@ -15,7 +15,7 @@ from pathlib import Path
 
 from stream_classifier.errors import ConfigError, TrainingError
 from training.encoder import quiet_transformers
-from training.export import written_aside
+from training.model_files import written_aside
 
 __all__ = ["Conversion", "convert"]
 

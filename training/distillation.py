@@ -27,11 +27,11 @@ from stream_classifier.model.packing import pack
 from stream_classifier.model.weights import weight_files
 from training.data import check_known_labels
 from training.encoder import Encoder, find_base, load_encoder, quiet_transformers
-from training.export import check_target
 from training.fine_tuning import fine_tune
 from training.fitting import FitResult, publish_fit
 from training.interrupts import Interrupts
 from training.lesson import Lesson, LessonSettings
+from training.model_files import check_target
 from training.normalisation import normalised
 from training.parity import Parity, measure_parity, require
 from training.parity_limits import DISTILL_LIMITS, ParityLimits

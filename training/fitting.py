@@ -24,11 +24,11 @@ from training.data import TEXT_JOIN, Table
 from training.documents import write_documents
 from training.encoder import Encoder, quiet_transformers, starting_encoder
 from training.evaluation import Evaluation, evaluate_table
-from training.export import check_target, finish, pick_golden, save_files
 from training.fine_tuning import fine_tune
 from training.history import TrainingHistory
 from training.interrupts import Interrupts
 from training.measured import DataSummary, Measured
+from training.model_files import check_target, finish, pick_golden, save_files
 from training.parts import Parts, read_parts
 from training.processes import Processes
 from training.recalibration import first_calibration

@@ -29,9 +29,9 @@ from stream_classifier.model.manifest import MANIFEST_NAME, read_json_object
 from stream_classifier.model.publish import finish_directory
 from stream_classifier.model.weights import weight_files
 from training.classifier_head import classifier_calls, classifier_of
-from training.export import check_target, written_aside
 from training.manifest_updates import COMPUTED, renew_documents
 from training.measured import map_logits
+from training.model_files import check_target, written_aside
 
 __all__ = ["FOLDED", "ExportResult", "export"]
 

@@ -29,11 +29,11 @@ from stream_classifier.model.publish import write_manifest
 from stream_classifier.model.tokenization import TextTokenizer
 from training.data import Table, label_targets
 from training.encoder import find_base, load_encoder, quiet_transformers, starting_encoder
-from training.export import save_files
 from training.fine_tuning import fine_tune, text_loss
 from training.inspection import Inspection
 from training.interrupts import Interrupts
 from training.loop import LoopContext, train
+from training.model_files import save_files
 from training.parts import Parts
 from training.progress import bar
 from training.rows import hidden_rows, pad_hidden

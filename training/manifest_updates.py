@@ -18,8 +18,8 @@ from stream_classifier.model.manifest import MANIFEST_NAME, read_json_object
 from stream_classifier.model.publish import write_manifest
 from training.card import write_card
 from training.documents import write_documents
-from training.export import check_target, written_aside
 from training.interrupts import Interrupted
+from training.model_files import check_target, written_aside
 from training.rejection import keep_label, out_of_scope_label_in
 
 __all__ = ["COMPUTED", "check_place", "renew_documents", "update_manifest", "without_thresholds"]

@@ -4,7 +4,7 @@
     torchao   dynamic int8, made of the weights whenever they are loaded: nothing is stored but that it passed
     bfloat16  the weights themselves in half the size, in a directory of their own
 
-The gate is parity.py's, replacing a directory export.py's.
+The gate is parity.py's, replacing a directory model_files.py's.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from stream_classifier.model.publish import finish_directory, write_manifest
 from stream_classifier.model.weights import weight_files
 from training.card import write_card
 from training.data import Columns, Table
-from training.export import written_aside
 from training.manifest_updates import check_place
+from training.model_files import written_aside
 from training.nncf_int8 import INT8_FOLDER, write_int8
 from training.parity import Parity, measure_parity, require
 from training.parity_limits import ParityLimits

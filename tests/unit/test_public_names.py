@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pkgutil
+
 import pytest
 
 import stream_classifier
@@ -35,6 +37,13 @@ def test_exported_names_are_sorted_and_without_repeats(package) -> None:
 def test_every_exported_name_can_be_imported_and_says_what_it_is(package, name: str) -> None:
     assert getattr(package, name).__doc__
     assert name in dir(package)
+
+
+def test_no_module_takes_the_place_of_a_public_name_when_it_is_imported() -> None:
+    modules = {
+        module.name for package in (stream_classifier, training) for module in pkgutil.iter_modules(package.__path__)
+    }
+    assert not modules & {*stream_classifier.__all__, *training.__all__}
 
 
 def test_unknown_name_is_an_attribute_error() -> None:
