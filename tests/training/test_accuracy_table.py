@@ -31,6 +31,16 @@ def test_means_over_seeds_stand_beside_the_goal_and_what_was_not_run_is_empty() 
     assert "| trec6 | 2.00 | 3.00 | 0.200 | 50.0 (as seen) | 99.00 |" in page
     assert "| banking77 | | | accuracy | | | | 93.3 | 93.7 |" in page
     assert "`quick`" not in page
+    assert "refit" not in page
+
+
+def test_a_recipe_that_is_not_the_headline_shows_what_was_run_of_it() -> None:
+    page = render({"balanced-refit": {"trec6": [{**cell(0, 0.964), "threshold": None}]}})
+    section = page.partition("## `balanced --refit-all`")[2]
+    assert "The table above had been\nseen when these were run." in section
+    assert "| trec6 | 0 | 500 | accuracy | 96.40 |" in section
+    assert "| trec6 | 2.00 | 3.00 | 0.200 | – | – |" in section
+    assert "banking77" not in section
 
 
 def test_cells_of_an_older_commit_are_not_mixed_with_newer_ones(
