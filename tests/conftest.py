@@ -39,8 +39,11 @@ def logging_as_before() -> Iterator[None]:
     """Undo what a command line that ran in this process did to logging: both packages set it up for a process alone."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    levels = [(handler, handler.level) for handler in handlers]
     yield
     root.handlers[:] = handlers
+    for handler, own in levels:  # NNCF changes them when it is imported
+        handler.setLevel(own)
     root.setLevel(level)
     for name in ("stream_classifier", "training"):
         logger = logging.getLogger(name)

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from training.comparison import Comparison, compare
     from training.conversion import Conversion, convert
     from training.cross_validation import CrossValidation, cross_validate
+    from training.data import Columns
     from training.distillation import DistillResult, distill
     from training.evaluation import Evaluation, evaluate
     from training.fitting import FitResult, fit
     from training.folding import ExportResult, export
     from training.history import TrainingHistory, read_history
     from training.inspection import Inspection, check_data
+    from training.interrupts import Interrupted
     from training.lesson import LessonSettings
     from training.parity import Parity, ParityError
     from training.parity_limits import ParityLimits
@@ -39,6 +41,7 @@ __all__ = [
     "AugmentResult",
     "AugmentSettings",
     "CalibrationResult",
+    "Columns",
     "Comparison",
     "Conversion",
     "Costs",
@@ -50,6 +53,7 @@ __all__ = [
     "FitSettings",
     "Goal",
     "Inspection",
+    "Interrupted",
     "LessonSettings",
     "Parity",
     "ParityError",
@@ -84,6 +88,7 @@ _HOMES = {
     "AugmentResult": "training.augmentation.table",
     "AugmentSettings": "training.augmentation.settings",
     "CalibrationResult": "training.recalibration",
+    "Columns": "training.data",
     "Comparison": "training.comparison",
     "Conversion": "training.conversion",
     "Costs": "training.threshold_tuning",
@@ -95,6 +100,7 @@ _HOMES = {
     "FitSettings": "training.settings",
     "Goal": "training.threshold_tuning",
     "Inspection": "training.inspection",
+    "Interrupted": "training.interrupts",
     "LessonSettings": "training.lesson",
     "Parity": "training.parity",
     "ParityError": "training.parity",

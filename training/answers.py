@@ -18,9 +18,12 @@ from stream_classifier.errors import ConfigError, ModelError
 from stream_classifier.model.calibration import MULTI_LABEL, SINGLE_LABEL
 from stream_classifier.model.classifier import Classifier
 from training.data import Table, check_known_labels, label_targets
-from training.metrics import binary_log_losses, log_losses
+from training.metrics import binary_log_losses, brier_scores, log_losses
+from training.progress import bar
 
 __all__ = ["Answers", "answer_table", "one_hot", "truth"]
+
+_CHUNK = 1024  # texts: so many are packed by length among themselves, to little padding
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -86,6 +89,12 @@ class Answers:
             return binary_log_losses(self.p_NL, self.true_NL)
         return log_losses(self.p_NL, self.true_N)
 
+    @property
+    def brier_N(self) -> NDArray[np.float64]:
+        """The Brier score of each text; multi-label: the mean over labels."""
+        sum_N = brier_scores(self.p_NL, self.true_NL)
+        return sum_N / len(self.labels) if self.multi_label else sum_N
+
     def near_ties(self, margin: float) -> int:
         """Texts whose two best probabilities are less than `margin` apart; not for multi-label."""
         two_best_N2 = np.partition(self.p_NL, -2, axis=1)[:, -2:]
@@ -125,7 +134,7 @@ def answer_table(classifier: Classifier, table: Table, *, out_of_scope_label: st
     else:
         tokens = classifier.encode(table.texts)
         lengths_N, unit, truncated_N = np.asarray(tokens.lengths_N, np.intp), "tokens", tokens.truncated_N
-    raw_NL = classifier.answer(table.texts)
+    raw_NL = _answered(classifier, table.texts)
     predictions = classifier.decide(raw_NL, truncated_N)
     if predictions.invalid_N.any():
         num_invalid = int(predictions.invalid_N.sum())
@@ -146,6 +155,18 @@ def answer_table(classifier: Classifier, table: Table, *, out_of_scope_label: st
         length_unit=unit,
         truncated_N=truncated_N,
     )
+
+
+def _answered(classifier: Classifier, texts: Sequence[str]) -> NDArray[Any]:
+    """What `Classifier.answer` gives, with a bar; a few texts at once."""
+    if len(texts) <= _CHUNK:
+        return classifier.answer(texts)
+    chunks = []
+    with bar(len(texts), "answering", unit="text") as progress:
+        for start in range(0, len(texts), _CHUNK):
+            chunks.append(classifier.answer(texts[start : start + _CHUNK]))
+            progress.update(len(chunks[-1]))
+    return np.concatenate(chunks)
 
 
 def truth(table: Table, labels: Sequence[str]) -> NDArray[np.bool_]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import Pipeline, make_pipeline, make_union
@@ -15,10 +16,10 @@ from sklearn.svm import LinearSVC
 
 from stream_classifier.errors import ConfigError
 from training.answers import Answers, one_hot, truth
-from training.comparison import Difference, compare_predictions
+from training.comparison import Difference, compare_predictions, is_decided
 from training.data import Table, labels_of
 
-__all__ = ["Baseline", "baseline_pipeline", "has_words", "measure_baseline"]
+__all__ = ["Baseline", "baseline_pipeline", "cross_validate_baseline", "has_words", "measure_baseline"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,11 @@ class Baseline:
     accuracy: Difference
     macro_f1: Difference
     p_value: float
+
+    @property
+    def decided(self) -> bool:
+        """Whether one of the two is the more accurate one."""
+        return is_decided(self.accuracy, self.p_value)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: the baseline's own figures, and the differences."""
@@ -81,6 +87,30 @@ def measure_baseline(train: Table, texts: list[str], answers: Answers) -> Baseli
         ConfigError: rows to train on that have a label the model lacks, only one label, or no word in them.
     """
     logger.info("the tf-idf baseline learns from %d rows", len(train))
+    return _compared(train.source, len(train), answers, _predicted(train, texts, answers))
+
+
+def cross_validate_baseline(table: Table, fold_N: NDArray[np.intp], answers: Answers) -> Baseline:
+    """The same out of fold: each row of `table` by a baseline trained on the other folds. Blocks for seconds.
+
+    Args:
+        table, fold_N: N rows, and the fold of each.
+        answers: a model's, out of the same folds.
+
+    Raises:
+        ConfigError: as `measure_baseline`, of a fold.
+    """
+    num_folds = int(fold_N.max()) + 1
+    logger.info("the tf-idf baseline learns from %d folds", num_folds)
+    predicted_NL = np.zeros_like(answers.predicted_NL)
+    for fold in range(num_folds):
+        train, held_out = np.flatnonzero(fold_N != fold).tolist(), np.flatnonzero(fold_N == fold)
+        texts = [table.texts[i] for i in held_out]
+        predicted_NL[held_out] = _predicted(table.take(train, table.source), texts, answers)
+    return _compared(table.source, round(len(table) * (1 - 1 / num_folds)), answers, predicted_NL)
+
+
+def _predicted(train: Table, texts: list[str], answers: Answers) -> NDArray[np.bool_]:
     labels_of(train)
     true_NL = truth(train, answers.labels)
     pipeline = baseline_pipeline(len(train), multi_label=answers.multi_label)
@@ -89,6 +119,9 @@ def measure_baseline(train: Table, texts: list[str], answers: Answers) -> Baseli
     except ValueError as error:
         raise ConfigError(f"{train.source}: the baseline finds no words in its texts ({error}); check it") from error
     given = pipeline.predict(texts)
-    predicted_NL = given.astype(np.bool_) if answers.multi_label else one_hot(given, len(answers.labels))
+    return np.asarray(given, np.bool_) if answers.multi_label else one_hot(given, len(answers.labels))
+
+
+def _compared(source: str, num_train: int, answers: Answers, predicted_NL: NDArray[np.bool_]) -> Baseline:
     accuracy, macro_f1, p_value = compare_predictions(answers.true_NL, answers.predicted_NL, predicted_NL)
-    return Baseline(train.source, len(train), accuracy, macro_f1, p_value)
+    return Baseline(source, num_train, accuracy, macro_f1, p_value)

@@ -71,7 +71,9 @@ def _figures(training: Mapping[str, Any]) -> list[str]:
     if rows != "test":
         notes.append("These rows also chose the epoch, so new texts may do worse.")
     if any(figures.get(name) is None for name in _FIGURES):
-        notes.append("What the calibration changed since is not shown; `stream-training evaluate` measures it again.")
+        notes.append(
+            "What calibration or thresholds changed since is not shown; `stream-training evaluate` measures it again."
+        )
     return [_table(head, [cells]), *([" ".join(notes)] if notes else [])]
 
 

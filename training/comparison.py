@@ -18,7 +18,6 @@ from stream_classifier.model.classifier import Classifier
 from training.answers import Answers, answer_table
 from training.data import Columns
 from training.intervals import Interval, bootstrap_interval
-from training.metrics import brier_scores
 from training.reading import find_part, read_table
 from training.rejection import in_scope
 
@@ -28,10 +27,13 @@ __all__ = [
     "compare",
     "compare_answers",
     "compare_predictions",
+    "is_decided",
     "macro_f1_interval",
     "mcnemar",
     "paired_difference",
 ]
+
+_P_VALUE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +96,17 @@ class Comparison:
     @property
     def better(self) -> str | None:
         """The more accurate one's name; None where these rows cannot tell."""
-        if not self.accuracy.decided:
+        if not is_decided(self.accuracy, self.p_value):
             return None
         return self.first if self.accuracy.difference > 0 else self.second
+
+
+def is_decided(accuracy: Difference, p_value: float) -> bool:
+    """Whether one model is the more accurate one: by the interval and by McNemar's test.
+
+    With few rows that only one has right a bootstrap is too sure: of 4 rows against none every resample has a winner.
+    """
+    return accuracy.decided and p_value < _P_VALUE
 
 
 def compare(
@@ -144,7 +154,7 @@ def compare_answers(a: Answers, b: Answers, *, first: str, second: str) -> Compa
         accuracy=accuracy,
         macro_f1=macro_f1,
         nll=paired_difference(a.losses_N, b.losses_N),
-        brier=paired_difference(brier_scores(a.p_NL, a.true_NL), brier_scores(b.p_NL, b.true_NL)),
+        brier=paired_difference(a.brier_N, b.brier_N),
         coverage=paired_difference(a.accepted_N.astype(np.float64), b.accepted_N.astype(np.float64)),
         only_first=int((a.correct_N & ~b.correct_N).sum()),
         only_second=int((b.correct_N & ~a.correct_N).sum()),

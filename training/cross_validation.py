@@ -16,7 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,9 +34,11 @@ from training.interrupts import Interrupts
 from training.label_review import suspicions
 from training.reading import find_part, read_table
 from training.rejection import set_apart
+from training.reporters import prepare_reporters
 from training.settings import FitSettings
 
 if TYPE_CHECKING:
+    from training.baseline import Baseline
     from training.folds import FoldModels
 
 __all__ = ["CrossValidation", "FoldFigures", "SharePoint", "Spread", "cross_validate"]
@@ -84,7 +86,8 @@ class CrossValidation:
         n: rows.
         folds: one by one.
         accuracy, macro_f1, nll: over the folds.
-        evaluation: of all rows together; the probabilities are raw, as no rows were left to calibrate on.
+        evaluation: of all rows together, beside a tf-idf model out of the same folds; the probabilities are raw, as no
+            rows were left to calibrate on.
         learning_curve: by rising share, the last point with all rows; empty when none was asked for.
         num_suspicious: labels that look wrong; None for several labels a text.
         out: the folder with predictions.csv, review.csv and cross-validation.json; None: not written.
@@ -146,6 +149,7 @@ def cross_validate(
     """
     settings = settings or FitSettings()
     settings.check_processes(1)
+    prepare_reporters(settings.report_to, run_name=Path(data).stem if out is None else Path(out).name)
     if resume and out is None:
         raise ConfigError("--resume goes on with what an interrupted call left beside its tables; give --out as it had")
     if num_folds < 2:
@@ -264,6 +268,14 @@ class _Run:
             found.append(FoldFigures(e.n, e.accuracy, e.macro_f1, e.nll))
         return tuple(found)
 
+    def baseline(self, answers: Answers) -> Baseline | None:
+        """A tf-idf model out of the same folds, unless there is no word to learn from or nobody wants it."""
+        from training.baseline import cross_validate_baseline, has_words
+
+        if not (self.settings.baseline and has_words(self.table)):
+            return None
+        return cross_validate_baseline(self.table, self.fold_N, answers)
+
     def result(self, answers: Answers, curve: Sequence[SharePoint], *, out: Path | None) -> CrossValidation:
         """What the answers of all folds come to; `curve` is of smaller shares of the rows."""
         folds = self.folds(answers)
@@ -277,7 +289,7 @@ class _Run:
             accuracy=accuracy,
             macro_f1=macro_f1,
             nll=nll,
-            evaluation=evaluate_answers(answers, task=self.settings.task),
+            evaluation=replace(evaluate_answers(answers, task=self.settings.task), baseline=self.baseline(answers)),
             learning_curve=(*curve, *whole),
             num_suspicious=None if suspicious is None else int(suspicious.flagged_N.sum()),
             out=out,

@@ -22,8 +22,9 @@ from stream_classifier.errors import ConfigError
 from stream_classifier.model.backends.pretrained import load_pretrained
 from stream_classifier.model.classifier import Classifier
 from stream_classifier.model.directory import ModelDirectory, read
-from stream_classifier.model.manifest import Thresholds
+from stream_classifier.model.manifest import MANIFEST_NAME, Thresholds, read_json_object
 from stream_classifier.model.packing import pack
+from stream_classifier.model.publish import write_manifest
 from stream_classifier.model.weights import weight_files
 from training.data import check_known_labels
 from training.encoder import Encoder, find_base, load_encoder, quiet_transformers
@@ -31,6 +32,7 @@ from training.fine_tuning import fine_tune
 from training.fitting import FitResult, publish_fit
 from training.interrupts import Interrupts
 from training.lesson import Lesson, LessonSettings
+from training.manifest_updates import COMPUTED
 from training.model_files import check_target
 from training.normalisation import normalised
 from training.parity import Parity, measure_parity, require
@@ -40,6 +42,7 @@ from training.presets import STUDENT
 from training.processes import Processes
 from training.progress import bar
 from training.rejection import known_out_of_scope_label, set_apart
+from training.reporters import prepare_reporters
 from training.settings import FitSettings
 from training.student import kept_layers, reorder_labels, with_layers
 from training.work_dir import fingerprint, work_dir
@@ -122,6 +125,7 @@ def distill(
     lesson = lesson or LessonSettings()
     settings = _check(settings or FitSettings(**STUDENT), lesson, layers)
     settings.check_processes(1)
+    prepare_reporters(settings.report_to, run_name=out.name)
     checked = read(teacher)
     settings = _as_the_teacher(settings, checked)
     master = Classifier.load(teacher, dtype="float32")
@@ -164,10 +168,7 @@ def distill(
             rows = parts.validation if parts.test is None else parts.test
             if settings.out_of_scope_label is not None:
                 rows, _ = set_apart(rows, settings.out_of_scope_label)
-            thresholds = Thresholds() if checked.manifest is None else checked.manifest.thresholds
-            student = Classifier.load(
-                aside, threshold=thresholds.default, thresholds=thresholds.labels or None, name=out.name
-            )
+            student = _deciding_as(checked, aside, name=out.name)
             serving = Classifier.load(teacher)
             sizes = tuple(sum(file.stat().st_size for file in weight_files(path)) for path in (checked.path, aside))
             parities.append(
@@ -178,7 +179,25 @@ def distill(
             require(parities[0], force=force)
 
         result = publish_fit(encoder, parts, settings, history, work / "model", out, before_replacing=gate)
+    if checked.manifest is not None and checked.manifest.thresholds != Thresholds():
+        fix = f"stream-training thresholds {out} DATA gives it its own"
+        logger.warning("the student has no thresholds, for the teacher's are for other probabilities; %s", fix)
     return DistillResult(result, parities[0])
+
+
+def _deciding_as(teacher: ModelDirectory, student: Path, *, name: str) -> Classifier:
+    """The student, with the teacher's thresholds and operating point for as long as it takes to load it.
+
+    A rejection rule stays the teacher's: it is in units of what one model says of texts out of scope.
+    """
+    content = read_json_object(student / MANIFEST_NAME)
+    own = {key: value for key, value in content.items() if key not in COMPUTED}
+    given = {} if teacher.manifest is None else teacher.manifest.thresholds.model_dump(exclude={"rejection"})
+    write_manifest(student, {**own, "thresholds": given})
+    try:
+        return Classifier.load(student, name=name)
+    finally:
+        write_manifest(student, own)
 
 
 def _check(settings: FitSettings, lesson: LessonSettings, layers: int | None) -> FitSettings:

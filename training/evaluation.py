@@ -21,7 +21,6 @@ from training.data import Columns, Table
 from training.intervals import Interval, wilson
 from training.metrics import (
     area_under_risk_coverage,
-    brier_scores,
     confusion_matrix,
     ece_noise,
     expected_calibration_error,
@@ -259,11 +258,9 @@ def evaluate_answers(answers: Answers, *, task: str) -> Evaluation:
     f1_L = shares(2 * hits_L, true_L + given_L)
     confidence, right = (a.p_NL.ravel(), true_NL.ravel()) if a.multi_label else (a.scores_N, correct_N)
     if a.multi_label:
-        brier_N = brier_scores(a.p_NL, true_NL) / len(labels)
         precision_at_threshold = _share(int(hits_L.sum()), int(given_L.sum()))
         confusion_LL = None
     else:
-        brier_N = brier_scores(a.p_NL, true_NL)
         precision_at_threshold = _share(int(correct_N[a.accepted_N].sum()), int(a.accepted_N.sum()))
         confusion_LL = confusion_matrix(a.true_N, a.predicted_N, len(labels))
     noise_floor, noise_95 = ece_noise(confidence)
@@ -276,7 +273,7 @@ def evaluate_answers(answers: Answers, *, task: str) -> Evaluation:
         macro_f1=float(np.nanmean(f1_L)) if not np.isnan(f1_L).all() else 0.0,
         weighted_f1=float(np.nansum(f1_L * true_L) / max(1, true_L.sum())),
         nll=float(a.losses_N.mean()),
-        brier=float(brier_N.mean()),
+        brier=float(a.brier_N.mean()),
         ece=expected_calibration_error(confidence, right),
         ece_noise_floor=noise_floor,
         ece_noise_95=noise_95,

@@ -17,6 +17,7 @@ from stream_classifier.errors import ConfigError
 from stream_classifier.model.backends.torch import pick_device
 from stream_classifier.model.classifier import Classifier
 from stream_classifier.model.publish import file_aside, replace_directory, write_manifest
+from training.answers import answer_table
 from training.baseline import has_words
 from training.card import model_card
 from training.checkpoints import last_checkpoint
@@ -27,12 +28,14 @@ from training.evaluation import Evaluation, evaluate_table
 from training.fine_tuning import fine_tune
 from training.history import TrainingHistory
 from training.interrupts import Interrupts
+from training.lengths import token_counter
 from training.measured import DataSummary, Measured
 from training.model_files import check_target, finish, pick_golden, save_files
 from training.parts import Parts, read_parts
 from training.processes import Processes
 from training.recalibration import first_calibration
 from training.recipe import RECIPE_NAME, read_recipe, write_recipe
+from training.reference import reference_of
 from training.rejection import first_rejection, joined, set_apart
 from training.report.opinion import Remark
 from training.reporters import prepare_reporters
@@ -218,13 +221,20 @@ def publish_fit(
         content["thresholds"] = {"rejection": rejection}
         write_manifest(aside, content)
     measured_on, rows = ("validation", parts.validation) if parts.test is None else ("test", parts.test)
+    judging = Classifier.load(judge, name=out.name)
     evaluation = evaluate_table(
-        Classifier.load(judge if parts.test is None else aside, name=out.name),
+        judging if parts.test is None or judge == aside else Classifier.load(aside, name=out.name),
         rows,
         baseline=parts.train if settings.baseline and has_words(parts.train) else None,
         out_of_scope_label=settings.out_of_scope_label,
     )
     content["training"] = {**training, "measured_on": measured_on, "figures": _figures(evaluation)}
+    content["reference"] = reference_of(
+        evaluation.answers if parts.test is None else answer_table(judging, parts.validation),
+        judging.encode(parts.validation.texts),
+        unknown_id=token_counter(str(judge)).unknown_id,
+        rows="validation",
+    )
     golden = settings.golden_texts
     golden_texts = pick_golden(parts.validation.texts, p_NL) if golden is None else golden
     digest = finish(

@@ -125,6 +125,7 @@ class FrozenFolds:
         """See `FoldModels`."""
         settings = replace(self._settings, seed=seed)
         first, second = validation_rows(self._table, train_rows, settings)
+        settings = settings.for_rows(len(first))
         self._tail.load_state_dict(self._start)
         set_seed(seed)
         with _kept(work_dir) as folder:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
-__all__ = ["Interval", "bootstrap_interval", "one_sided_lower", "rows_to_certify", "wilson"]
+__all__ = ["Interval", "bootstrap_interval", "effective_number", "one_sided_lower", "rows_to_certify", "wilson"]
 
 Interval = tuple[float, float]
 """Lower and upper end, both included."""
@@ -18,10 +18,10 @@ _CHUNK, _CHUNK_NUMBERS = 50, 2_000_000  # resamples held at once, and rows of al
 _Z_95 = float(stats.norm.ppf(0.975))
 
 
-def wilson(hits: int, total: int) -> Interval | None:
+def wilson(hits: float, total: float) -> Interval | None:
     """The 95 % interval of a share, by Wilson's score (1927): right for small counts and shares near 0 or 1.
 
-    None where `total` is 0.
+    None where `total` is 0. Of weighted rows give their effective number, see `effective_number`.
 
         >>> low, high = wilson(99, 100)
         >>> round(low, 3), round(high, 3)
@@ -33,6 +33,16 @@ def wilson(hits: int, total: int) -> Interval | None:
     middle = (share + spread / 2) / (1 + spread)
     half = _Z_95 / (1 + spread) * np.sqrt(share * (1 - share) / total + spread / (4 * total))
     return max(0.0, float(middle - half)), min(1.0, float(middle + half))
+
+
+def effective_number(weights_N: NDArray[np.float64]) -> float:
+    """How many equally weighted rows tell as much as these: (Σw)² / Σw² (Kish 1965); 0 of none.
+
+    >>> effective_number(np.array([1.0, 1.0, 0.0]))
+    2.0
+    """
+    squares = float(weights_N @ weights_N)
+    return float(weights_N.sum()) ** 2 / squares if squares else 0.0
 
 
 def one_sided_lower(hits: ArrayLike, total: ArrayLike, *, confidence: float = 0.95) -> NDArray[np.float64]:

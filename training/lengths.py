@@ -50,10 +50,12 @@ class TokenCounter:
     Attributes:
         count: texts to their lengths.
         max_length: tokens that the base reads; None: unknown.
+        unknown_id: of the token for what the vocabulary does not have; None: there is none.
     """
 
     count: Callable[[Sequence[str]], Lengths]
     max_length: int | None = None
+    unknown_id: int | None = None
 
 
 def estimate(texts: Sequence[str]) -> Lengths:
@@ -71,7 +73,7 @@ def token_counter(base: str) -> TokenCounter:
     check_base(base)
     path = Path(base)
     if not (path / "tokenizer.json").is_file():
-        return TokenCounter(_counting(_by_transformers(base)))
+        return _counting(_by_transformers(base))
     try:
         from tokenizers import Tokenizer
 
@@ -80,7 +82,7 @@ def token_counter(base: str) -> TokenCounter:
         fix = "give a base with a fast tokenizer (tokenizer.json)"
         raise ConfigError(f"--base {base}: its tokenizer does not load ({error}); {fix}") from error
     positions = read_json_object(path / "config.json").get("max_position_embeddings")
-    return TokenCounter(_counting(tokenizer), positions if isinstance(positions, int) and positions > 0 else None)
+    return _counting(tokenizer, positions if isinstance(positions, int) and positions > 0 else None)
 
 
 def check_base(base: str) -> None:
@@ -123,7 +125,7 @@ def _by_transformers(base: str) -> Any:
         raise ConfigError(f"--base {base}: {problem}; {fix}") from error
 
 
-def _counting(tokenizer: Any) -> Callable[[Sequence[str]], Lengths]:
+def _counting(tokenizer: Any, max_length: int | None = None) -> TokenCounter:
     tokenizer.no_padding()
     tokenizer.no_truncation()
     unknown_id = _unknown_id(tokenizer)
@@ -135,7 +137,7 @@ def _counting(tokenizer: Any) -> Callable[[Sequence[str]], Lengths]:
         num_unknown = sum(e.ids.count(unknown_id) for e in encodings)
         return Lengths(tokens_N, num_unknown / max(1, int(tokens_N.sum())), estimated=False)
 
-    return count
+    return TokenCounter(count, max_length, unknown_id)
 
 
 def _unknown_id(tokenizer: Any) -> int | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import shutil
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,23 @@ from training.interrupts import Interrupted
 from training.model_files import check_target, written_aside
 from training.rejection import keep_label, out_of_scope_label_in
 
-__all__ = ["COMPUTED", "check_place", "renew_documents", "update_manifest", "without_thresholds"]
+__all__ = [
+    "COMPUTED",
+    "STALE",
+    "STALE_WITH_LABELS",
+    "check_place",
+    "renew_documents",
+    "update_manifest",
+    "without_figures",
+    "without_thresholds",
+]
 
 logger = logging.getLogger(__name__)
+
+STALE = ("nll", "brier", "ece", "ece_noise_floor")
+"""Figures that other probabilities change."""
+STALE_WITH_LABELS = ("accuracy", "macro_f1", "weighted_f1")
+"""Figures that other labels change, whatever decides them."""
 
 COMPUTED = ("schema", "files")
 """Keys of classifier.json that are filled in when it is written."""
@@ -92,6 +106,15 @@ def without_thresholds(content: Mapping[str, Any]) -> tuple[dict[str, Any], bool
     logger.warning("the rejection rule by %s was fitted to other probabilities and is removed: %s",
                    old["rejection"].get("score"), fix)  # fmt: skip
     return keep_label(new, out_of_scope_label_in(content)), True
+
+
+def without_figures(content: Mapping[str, Any], stale: Sequence[str]) -> dict[str, Any]:
+    """The content with these figures of the fit set to None: they are not those of this model any more."""
+    training = content.get("training")
+    if not isinstance(training, dict) or not isinstance(training.get("figures"), dict):
+        return dict(content)
+    figures = {name: None if name in stale else value for name, value in training["figures"].items()}
+    return {**content, "training": {**training, "figures": figures}}
 
 
 def _warn_when_refit(content: Mapping[str, Any]) -> None:

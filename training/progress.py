@@ -10,12 +10,21 @@ from tqdm import tqdm
 
 from training.processes import Processes
 
-__all__ = ["TqdmHandler", "bar"]
+__all__ = ["TqdmHandler", "bar", "show_bars"]
+
+_shown_by_default = False
 
 
-def bar(total: int, what: str, *, unit: str, shown: bool) -> tqdm[Any]:
+def show_bars() -> None:
+    """Shows the bars of this process that nobody decides on: a command line does, a library does not."""
+    global _shown_by_default  # noqa: PLW0603 - like the handlers of logging, of the process
+    _shown_by_default = True
+
+
+def bar(total: int, what: str, *, unit: str, shown: bool | None = None) -> tqdm[Any]:
     """A bar over `total` units; hidden when not `shown`, in all processes but the main one, and where standard error is
-    no terminal."""
+    no terminal. None: see `show_bars`."""
+    shown = _shown_by_default if shown is None else shown
     return tqdm(
         total=total,
         desc=what,

@@ -23,9 +23,8 @@ from stream_classifier.model.directory import ModelDirectory, read
 from stream_classifier.model.manifest import MANIFEST_NAME, read_json_object
 from stream_classifier.model.publish import finish_directory, write_manifest
 from stream_classifier.model.weights import weight_files
-from training.card import write_card
 from training.data import Columns, Table
-from training.manifest_updates import check_place
+from training.manifest_updates import check_place, renew_documents
 from training.model_files import written_aside
 from training.nncf_int8 import INT8_FOLDER, write_int8
 from training.parity import Parity, measure_parity, require
@@ -157,7 +156,7 @@ def quantize(
         if tolerance is not None:
             content = _with_form(content, form, tolerance=tolerance, measured=parity.measured())
         digest = write_manifest(aside, content)
-        write_card(aside, content, name=target.resolve().name)
+        renew_documents(aside, content, name=target.resolve().name)
     return QuantizeResult(target, digest, form, tolerance, parity, Path(rows.source).name, used)
 
 
@@ -165,13 +164,13 @@ def _tables(model: Path, data: Path, columns: Columns | None, num_texts: int) ->
     """Texts to calibrate with, and the rows of the gate: other ones, which the model was not trained on if possible."""
     train = in_scope(read_table(find_part(data, "train"), columns), model)
     order = np.random.default_rng(_SEED).permutation(len(train))
-    chosen = order[:num_texts]
     held_out = None
     if data.is_dir():
         held_out = find_table(data, "validation") or find_table(data, "test")
+    chosen = order[: num_texts if held_out is not None else min(num_texts, (len(train) + 1) // 2)]
     if held_out is not None:
         return [train.texts[int(i)] for i in chosen], in_scope(read_table(held_out, columns), model)
-    rest = sorted(order[num_texts:].tolist()) or sorted(order.tolist())
+    rest = sorted(order[len(chosen) :].tolist()) or sorted(order.tolist())  # of one row both
     if data.is_dir():
         logger.warning("%s has no validation and no test table: the gate runs on training rows, which flatter", data)
     return [train.texts[int(i)] for i in chosen], train.take(rest, train.source)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from stream_classifier.errors import ConfigError
 from stream_classifier.model.calibration import MULTI_LABEL, Calibration
 from stream_classifier.model.classifier import Classifier
+from stream_classifier.model.directory import read
 from training.answers import Answers, answer_table, one_hot
 from training.calibration import (
     METHODS,
@@ -33,8 +34,17 @@ from training.calibration import (
 )
 from training.data import Columns, Table
 from training.evaluation import Evaluation, evaluate_answers
-from training.manifest_updates import check_place, update_manifest, without_thresholds
+from training.lengths import token_counter
+from training.manifest_updates import (
+    STALE,
+    STALE_WITH_LABELS,
+    check_place,
+    update_manifest,
+    without_figures,
+    without_thresholds,
+)
 from training.reading import find_part, read_table
+from training.reference import reference_of
 from training.rejection import in_scope
 
 __all__ = ["CalibrationFigures", "CalibrationResult", "calibrate", "first_calibration"]
@@ -43,8 +53,6 @@ logger = logging.getLogger(__name__)
 
 _AUTO = "auto"
 _NONE = "none"
-_STALE = ("nll", "brier", "ece", "ece_noise_floor")
-_STALE_WITH_LABELS = (*_STALE, "accuracy", "macro_f1", "weighted_f1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +123,8 @@ def calibrate(
     """Fits a calibration on labelled rows and writes it to classifier.json. Blocks.
 
     The rows must not be those the model was trained on, and their labels be distributed as on the stream, or else be
-    corrected with `priors`. Thresholds that were stored go: they were tuned for other probabilities.
+    corrected with `priors`. Thresholds that were stored go: they were tuned for other probabilities. `reference`
+    becomes one of these rows as the model answers them then: scores and maybe labels of other rows are not known.
 
     Args:
         model: a model directory; with `out` a Hub name too.
@@ -146,7 +155,10 @@ def calibrate(
         shares = dict(zip(answers.labels, target_L.tolist(), strict=True))
     calibration = _shifted(fitted.calibration, bias_L)
 
-    before, after = evaluate_answers(answers, task=""), evaluate_answers(_decided(answers, fitted.p_NL), task="")
+    before, after = (
+        evaluate_answers(_decided(answers, answers.p_NL), task=""),
+        evaluate_answers(_decided(answers, fitted.p_NL), task=""),
+    )
     decided = _decided(answers, calibration.probabilities(answers.logits_NL))
     raw = _decided(answers, Calibration(answers.problem_type).probabilities(answers.logits_NL))
     num_changed = int((decided.predicted_NL != raw.predicted_NL).any(axis=1).sum())
@@ -160,7 +172,18 @@ def calibrate(
         "ece_after": after.ece,
         "priors": shares,
     }
+    reference = reference_of(
+        decided,
+        classifier.encode(table.texts),
+        unknown_id=token_counter(str(path)).unknown_id,
+        rows=Path(table.source).name,
+    )
     removed = False
+
+    manifest = read(path).manifest
+    if manifest is not None and manifest.backends:
+        forms = ", ".join(manifest.backends)
+        logger.warning("%s was measured with the calibration before: run stream-training quantize again", forms)
 
     def change(content: dict[str, Any]) -> dict[str, Any]:
         nonlocal removed
@@ -172,7 +195,8 @@ def calibrate(
             "dtype": classifier.dtype,
         }
         content, removed = without_thresholds(content)
-        return {**_without_stale_figures(content, labels_too=num_changed > 0), "calibration": written}
+        stale = STALE if num_changed == 0 else (*STALE, *STALE_WITH_LABELS)
+        return {**without_figures(content, stale), "calibration": written, "reference": reference}
 
     digest = update_manifest(path, change, out=out)
     return CalibrationResult(
@@ -231,16 +255,6 @@ def _decided(answers: Answers, p_NL: NDArray[np.float64]) -> Answers:
     else:
         predicted_NL = one_hot(p_NL.argmax(axis=1), p_NL.shape[1])
     return dataclasses.replace(answers, p_NL=p_NL, predicted_NL=predicted_NL, scores_N=p_NL.max(axis=1))
-
-
-def _without_stale_figures(content: dict[str, Any], *, labels_too: bool) -> dict[str, Any]:
-    """The figures of the fit that another calibration changes are not those of this model any more."""
-    training = content.get("training")
-    if not isinstance(training, dict) or not isinstance(training.get("figures"), dict):
-        return content
-    stale = _STALE_WITH_LABELS if labels_too else _STALE
-    figures = {name: None if name in stale else value for name, value in training["figures"].items()}
-    return {**content, "training": {**training, "figures": figures}}
 
 
 def _plain(values: Any) -> float | list[float]:

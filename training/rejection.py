@@ -270,7 +270,7 @@ def keep_label(content: Mapping[str, Any], label: str | None) -> dict[str, Any]:
 def _lower_quantile(scores_N: NDArray[np.float64], share: float) -> float:
     """The highest threshold that at most `share` of the scores is below, half way to the next lower one."""
     ordered_N = np.sort(scores_N)
-    at = int(np.floor(share * len(ordered_N)))
+    at = int(np.floor(share * len(ordered_N) + 1e-9))  # 0.1 of 100 is 10 rows, whatever rounding makes of 1 - 0.9
     lower = ordered_N[ordered_N < ordered_N[at]]
     if not len(lower):
         return float(ordered_N[at])

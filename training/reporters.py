@@ -15,6 +15,7 @@ __all__ = ["prepare_reporters"]
 logger = logging.getLogger(__name__)
 
 _TENSORBOARD_DIR = "TENSORBOARD_LOGGING_DIR"  # read by transformers
+_given: dict[str, str] = {}  # by an earlier fit in this process
 
 
 def prepare_reporters(names: Sequence[str], *, run_name: str) -> None:
@@ -27,5 +28,6 @@ def prepare_reporters(names: Sequence[str], *, run_name: str) -> None:
         if importlib.util.find_spec(name) is None:
             raise ConfigError(f"--report-to {name}: it is not installed; pip install {name}, or leave it out")
     if "tensorboard" in names:
-        os.environ.setdefault(_TENSORBOARD_DIR, str(Path("runs") / run_name))
+        if os.environ.get(_TENSORBOARD_DIR) in (None, _given.get(_TENSORBOARD_DIR)):  # else it is the user's own
+            os.environ[_TENSORBOARD_DIR] = _given[_TENSORBOARD_DIR] = str(Path("runs") / run_name)
         logger.info("tensorboard --logdir %s shows this fit", os.environ[_TENSORBOARD_DIR])

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.answers import Answers
-from training.intervals import Interval, bootstrap_interval, one_sided_lower, wilson
+from training.intervals import Interval, effective_number, one_sided_lower, wilson
 from training.threshold_search import Costs
 
 __all__ = ["Expected", "Outcome"]
@@ -69,13 +69,11 @@ class Outcome:
             precision_interval, bound = wilson(hits, all_given), float(one_sided_lower(hits, all_given))
             precision_bound = bound if all_given else None
         else:
-            coverage_interval = bootstrap_interval(lambda r: (r @ (w_N * accepted_N)) / (r @ w_N), len(a))
-            precision_interval, precision_bound = None, None
-            if given:
-                precision_interval = bootstrap_interval(
-                    lambda r: np.divide(r @ (w_N * right_N), r @ (w_N * given_N), out=np.full(len(r), np.nan),
-                                        where=(r @ (w_N * given_N)) > 0), len(a)
-                )  # fmt: skip
+            # A bootstrap would be sure of what it never saw: an error among many rows that count little.
+            number, number_given = effective_number(w_N), effective_number(w_N * given_N)
+            coverage_interval = wilson(coverage * number, number) or (0.0, 1.0)
+            precision_interval = None if precision is None else wilson(precision * number_given, number_given)
+            precision_bound = None
         cost = None if cost_N is None else float(1000 * (w_N @ cost_N) / total)
         return Expected(
             coverage, coverage_interval, precision, precision_interval, precision_bound, 1000 * (1 - coverage), cost

@@ -198,6 +198,9 @@ def search(goal: Goal, decisions: Decisions, *, positive_index: int | None = Non
         return _for_costs(goal.costs, decisions.num_labels, positive_index, multi_label=multi_label)
     if goal.f1 and not multi_label:
         raise ConfigError("--f1 is for models with several labels a text; give --precision or --coverage")
+    if goal.coverage is not None and multi_label and not goal.per_label:
+        fix = "give --precision or --f1, or --per-label for that share of the texts of each label"
+        raise ConfigError(f"--coverage counts texts, and a text has several labels here; {fix}")
     own = _own_thresholds(goal, decisions) if goal.per_label else {}
     pooled_labels = [i for i in range(decisions.num_labels) if i not in own or own[i].cut is None]
     pooled = decisions.of(np.isin(decisions.label_K, pooled_labels))

@@ -24,8 +24,9 @@ from training.answers import Answers, answer_table
 from training.calibration import NUM_FOLDS, folds_of, prior_shift
 from training.data import Columns
 from training.intervals import one_sided_lower
-from training.manifest_updates import check_place, update_manifest
+from training.manifest_updates import STALE_WITH_LABELS, check_place, update_manifest, without_figures
 from training.reading import find_part, read_table
+from training.reference import without_stale_answers
 from training.rejection import known_out_of_scope_label
 from training.threshold_outcome import Expected, Outcome
 from training.threshold_search import Costs, Goal, ThresholdSet, decisions_of, search
@@ -101,7 +102,8 @@ def thresholds(
     """Finds thresholds on labelled rows and writes them to classifier.json, in place of those that are there. Blocks.
 
     The rows must not be those the model was trained on. A rejection rule for out-of-scope texts stays. For a precision,
-    the lowest threshold is taken whose bound reaches it.
+    the lowest threshold is taken whose bound reaches it. Where other labels are given than before, `reference` loses
+    what it says of labels, and with one label a text of scores.
 
     Args:
         model: a model directory; with `out` a Hub name too.
@@ -144,6 +146,11 @@ def thresholds(
     at_priors = None if given_weights_N is None else outcome.expected(goal.costs, positive_index, given_weights_N)
     rows_needed = next((own.needed for own in found.labels.values()), None) if goal.per_label else None
 
+    together = expected.precision if goal.point_estimate else expected.precision_bound
+    if goal.per_label and goal.precision is not None and together is not None and together < goal.precision:
+        seen = f"all labels together reach {100 * together:.2f} %, less than the goal"
+        why = "labels with few rows take the threshold of all rows"
+        logger.warning("%s: %s; give more rows of them, or leave --per-label out", seen, why)
     stored = _stored(found, labels, goal, rows=Path(table.source).name, n=len(table), expected=expected, priors=priors)
 
     def change(content: dict[str, Any]) -> dict[str, Any]:
@@ -151,7 +158,11 @@ def thresholds(
         kept = {"rejection": old["rejection"]} if old.get("rejection") else {}
         positive = {} if found.operating_point is None or positive_index is None else {
             "positive_label": labels[positive_index]}  # fmt: skip
-        return {**content, **positive, "thresholds": {**stored, **kept}}
+        as_it_was = content
+        if answers.multi_label or found.operating_point is not None:
+            content = without_figures(content, STALE_WITH_LABELS)
+        new = {**content, **positive, "thresholds": {**stored, **kept}}
+        return without_stale_answers(new, as_it_was, problem_type=answers.problem_type)
 
     digest = update_manifest(path, change, out=out)
     return ThresholdResult(

@@ -33,7 +33,13 @@ logger = logging.getLogger(__name__)
 _PACKAGES = ("stream-classifier", "torch", "transformers", "tokenizers")
 
 
-def finish_directory(directory: Path, content: Mapping[str, Any], *, golden_texts: Sequence[str] = ()) -> str:
+def finish_directory(
+    directory: Path,
+    content: Mapping[str, Any],
+    *,
+    golden_texts: Sequence[str] = (),
+    backends: Sequence[str] = ("torch", "auto"),
+) -> str:
     """Completes a directory that holds the model and its fast tokenizer: golden.jsonl, classifier.json.
 
     Blocks: it loads the model once to answer the golden texts on the CPU, and once more to check all.
@@ -43,6 +49,7 @@ def finish_directory(directory: Path, content: Mapping[str, Any], *, golden_text
         content: classifier.json without `schema` and `files`, which are filled in; `versions` gets the libraries'.
         golden_texts: a few dozen texts, of which those near a tie are left out with a warning (see golden.unsteady);
             none: no golden.jsonl, and one that is there stays as it is.
+        backends: whose rounding to bfloat16 a golden text must bear; "auto" is OpenVINO where it is installed.
 
     Returns:
         The digest, "sha256:…".
@@ -55,7 +62,7 @@ def finish_directory(directory: Path, content: Mapping[str, Any], *, golden_text
         texts = [without_surrogates(text) for text in golden_texts]
         (directory / GOLDEN_NAME).unlink(missing_ok=True)
         write_manifest(directory, content)
-        _write_golden(directory, texts)
+        _write_golden(directory, texts, backends)
         digest = write_manifest(directory, content)
     _reference(directory)
     return digest
@@ -124,19 +131,22 @@ def replace_directory(aside: Path, target: Path) -> None:
     _remove(old)
 
 
-def _write_golden(directory: Path, texts: list[str]) -> None:
-    classifier, rounded = _reference(directory), _reference(directory, dtype="bfloat16")
+def _write_golden(directory: Path, texts: list[str], backends: Sequence[str]) -> None:
     probabilities = read(directory).calibration.probabilities
-    logits_NL = classifier.logits(texts)
-    kept = np.flatnonzero(~unsteady(logits_NL, rounded.logits(texts), probabilities=probabilities))
+    logits_NL = _reference(directory).logits(texts)
+    unsteady_N = np.zeros(len(texts), np.bool_)
+    for backend in backends:
+        rounded_NL = _reference(directory, dtype="bfloat16", backend=backend).logits(texts)
+        unsteady_N |= unsteady(logits_NL, rounded_NL, probabilities=probabilities)
+    kept = np.flatnonzero(~unsteady_N)
     if len(kept) < len(texts):
         logger.warning("%d of %d golden texts lie too near a tie to be golden", len(texts) - len(kept), len(texts))
     write_golden(directory / GOLDEN_NAME, [texts[i] for i in kept], logits_NL[kept], probabilities(logits_NL[kept]))
 
 
-def _reference(directory: Path, *, dtype: str = "float32") -> Classifier:
-    """What golden cases are made with, and every other backend, device and dtype is held against."""
-    return Classifier.load(directory, device="cpu", dtype=dtype, backend="torch")
+def _reference(directory: Path, *, dtype: str = "float32", backend: str = "torch") -> Classifier:
+    """By default what golden cases are made with, and every other backend, device and dtype is held against."""
+    return Classifier.load(directory, device="cpu", dtype=dtype, backend=backend)
 
 
 def _sync(path: Path) -> None:

@@ -76,7 +76,7 @@ def make_directory(
                 torch.nn.init.normal_(parameter, std=0.15)
     model.save_pretrained(path)
     if content is not None:
-        finish_directory(path, content, golden_texts=golden_texts)
+        finish_directory(path, content, golden_texts=golden_texts, backends=["torch"])
     return path
 
 

@@ -15,7 +15,8 @@ from stream_classifier.errors import ConfigError
 from tests.plugins.answers import answers_of, drawn_logits
 from tests.plugins.tables import make_telling_directory, write_honest_rows
 from training.cli import cli
-from training.comparison import compare_answers, mcnemar, paired_difference
+from training.comparison import compare_answers, compare_predictions, is_decided, mcnemar, paired_difference
+from training.evaluation import evaluate_answers
 
 
 def test_a_better_model_is_called_better_and_an_equal_one_is_not() -> None:
@@ -70,3 +71,21 @@ def test_the_command_compares_two_directories_and_refuses_other_questions(tmp_pa
     other = make_telling_directory(tmp_path / "other", content={"task": "free"}, labels=("sport", "business"))
     with pytest.raises(ConfigError, match="'politics' is one of only one of them"):
         training.compare(first, other, rows)
+
+
+def test_four_rows_against_none_are_no_winner() -> None:
+    truth_NL = np.tile([True, False], (1000, 1))
+    other_NL = truth_NL.copy()
+    other_NL[:4] = [False, True]
+    accuracy, _, p_value = compare_predictions(truth_NL, truth_NL, other_NL)
+    assert accuracy.decided, "by the bootstrap alone"
+    assert not is_decided(accuracy, p_value)
+    other_NL[:8] = [False, True]
+    accuracy, _, p_value = compare_predictions(truth_NL, truth_NL, other_NL)
+    assert is_decided(accuracy, p_value)
+
+
+def test_brier_of_several_labels_is_that_of_an_evaluation() -> None:
+    generator = np.random.default_rng(0)
+    a = answers_of(generator.normal(size=(200, 3)), generator.random((200, 3)) < 0.5)
+    assert compare_answers(a, a, first="a", second="b").brier.first == pytest.approx(evaluate_answers(a, task="").brier)

@@ -14,10 +14,12 @@ import training
 from stream_classifier.errors import ConfigError
 from tests.plugins.models import make_directory
 from tests.plugins.tables import write_rows
+from training.baseline import baseline_pipeline
 from training.cli import cli
 from training.data import Table
 from training.folds import FrozenFolds, assign_folds
 from training.label_review import suspicions
+from training.reading import read_table
 
 WORDS = {"sport": ["match", "ended", "won", "two"], "money": ["bank", "shares", "fell", "rose"]}
 
@@ -156,3 +158,43 @@ def test_the_command_gives_one_object(base: Path, data: Path) -> None:
     assert figures["evaluation"]["confusion"]["labels"] == ["money", "sport"]
     shown = CliRunner().invoke(cli, [*arguments, "--quiet"])
     assert "labels look wrong" in shown.output
+
+
+def test_a_baseline_out_of_the_same_folds_stands_beside_it(frozen: training.CrossValidation, data: Path) -> None:
+    baseline = frozen.evaluation.baseline
+    assert baseline is not None
+    assert baseline.num_train == round(frozen.n * (1 - 1 / len(frozen.folds)))
+    assert baseline.accuracy.first == pytest.approx(frozen.evaluation.accuracy)
+    table = read_table(data)
+    fold_N = assign_folds(table, len(frozen.folds), seed=0)
+    given = []
+    for fold in range(len(frozen.folds)):
+        train = table.take(np.flatnonzero(fold_N != fold).tolist(), "train")
+        pipeline = baseline_pipeline(len(train)).fit(train.texts, [labels[0] for labels in train.label_sets])
+        held_out = np.flatnonzero(fold_N == fold)
+        said = pipeline.predict([table.texts[i] for i in held_out])
+        given += [label == table.label_sets[i][0] for label, i in zip(said, held_out, strict=True)]
+    assert baseline.accuracy.second == pytest.approx(np.mean(given))
+
+
+@pytest.mark.parametrize("option", ["--show-texts", "--refit-all", "--test-share=0.2", "--golden-texts=none"])
+def test_options_of_a_model_that_is_not_written_are_refused(option: str, data: Path) -> None:
+    with pytest.raises(ConfigError, match="is for the model that a fit writes, and this writes none; leave it out"):
+        CliRunner().invoke(cli, ["cross-validate", str(data), option], catch_exceptions=False)
+
+
+def test_a_tracker_that_is_not_there_is_refused_before_anything_is_trained(base: Path, data: Path) -> None:
+    with pytest.raises(ConfigError, match="--report-to wandb: it is not installed"):
+        training.cross_validate(data, settings=settings(base, report_to=("wandb",)))
+
+
+def test_a_frozen_fold_has_the_epochs_of_a_fit_on_as_many_rows(base: Path, tmp_path: Path) -> None:
+    texts = [f"{WORDS[label][i % 4]} {i}" for i in range(20) for label in ("money", "sport")]
+    rows = read_table(write_rows(tmp_path / "few.csv", texts, ["money", "sport"] * 20))
+    few = training.FitSettings(base=str(base), freeze_encoder=True, seed=1, max_length=32)
+    models = FrozenFolds(rows, ("money", "sport"), few)
+    folder = tmp_path / "fold"
+    folder.mkdir()
+    models.logits(np.arange(40), np.arange(2), seed=1, work_dir=folder)
+    state = json.loads(next(folder.glob("checkpoint-*/trainer_state.json")).read_text("utf-8"))
+    assert state["num_train_epochs"] == few.for_rows(36).max_epochs > few.max_epochs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import training
 from stream_classifier import Classifier
 from stream_classifier.errors import ConfigError
 from stream_classifier.model.calibration import MULTI_LABEL, SINGLE_LABEL
+from stream_classifier.model.manifest import read_json_object
+from stream_classifier.model.publish import write_manifest
 from tests.plugins.models import make_directory
 from tests.training.test_fit import table
 from training.cli import cli
@@ -322,3 +325,25 @@ def test_unlabelled_texts_are_lines(tmp_path: Path) -> None:
     file.write_bytes(b"\xff\xfe\xff")
     with pytest.raises(ConfigError, match="cannot be read"):
         read_unlabelled(file)
+
+
+def test_the_gate_lets_the_student_decide_as_its_teacher(
+    teacher: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By a teacher that answers nearly always "money", whatever is more probable."""
+    costly = shutil.copytree(teacher, tmp_path / "costly")
+    content = read_json_object(costly / "classifier.json")
+    own = {key: value for key, value in content.items() if key not in ("schema", "files")}
+    write_manifest(costly, {**own, "positive_label": "sport", "thresholds": {"operating_point": 0.9999}})
+    settings = training.FitSettings(**{**SETTINGS, "epochs": 1})
+    result = training.distill(costly, data, tmp_path / "student", layers=1, settings=settings, limits=ANYTHING)
+    assert result.parity.agreement > 0.9
+    assert read_json_object(tmp_path / "student" / "classifier.json").get("thresholds", {}) in ({}, None)
+    assert "the student has no thresholds" in caplog.text
+
+
+def test_a_tracker_that_is_not_there_is_refused_before_the_teacher_answers(
+    teacher: Path, data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="--report-to wandb: it is not installed"):
+        training.distill(teacher, data, tmp_path / "s", settings=training.FitSettings(report_to=("wandb",)))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
@@ -15,8 +16,9 @@ from stream_classifier import Classifier
 from stream_classifier.errors import ConfigError
 from tests.plugins.answers import answers_of, drawn_logits
 from tests.plugins.models import make_directory
-from training.answers import Answers
+from training.answers import Answers, answer_table
 from training.baseline import measure_baseline
+from training.cli import cli
 from training.cli.show import show_evaluation
 from training.curves import Curves
 from training.data import Table
@@ -224,3 +226,30 @@ def test_rows_with_several_labels_are_refused_by_a_model_that_gives_one(tiny_ber
     table = Table("rows.csv", ["a text"], [("sport", "business")], multi_label=True)
     with pytest.raises(ConfigError, match=r"rows\.csv has several labels"):
         evaluate_table(Classifier.load(tiny_bert_dir), table)
+
+
+def test_many_texts_are_answered_in_parts_with_a_bar(tiny_bert_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier = Classifier.load(tiny_bert_dir, device="cpu", dtype="float32")
+    table = Table("rows", [f"the match {i}" for i in range(25)], [("sport",)] * 25)
+    whole = answer_table(classifier, table)
+    updates: list[int] = []
+
+    class Bar:
+        def __enter__(self) -> Bar:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def update(self, number: int) -> None:
+            updates.append(number)
+
+    monkeypatch.setattr("training.answers._CHUNK", 10)
+    monkeypatch.setattr("training.answers.bar", lambda *_, **__: Bar())
+    parts = answer_table(classifier, table)
+    assert updates == [10, 10, 5]
+    np.testing.assert_allclose(parts.logits_NL, whole.logits_NL, atol=1e-5)
+
+
+def test_curves_without_json_are_refused() -> None:
+    with pytest.raises(ConfigError, match="give --json too"):
+        CliRunner().invoke(cli, ["evaluate", "model", "rows.csv", "--curves"], catch_exceptions=False)

@@ -44,7 +44,6 @@ def subject(**changes: Any) -> Subject:
         "data": data(),
         "training": {"learning_rate": 5e-5, "max_length": 256, "freeze_encoder": False},
         "thresholds": {"default": 0.7},
-        "name": "models/mail",
     }
     return Subject(**{**given, **changes})
 
@@ -119,7 +118,7 @@ def test_a_model_that_never_gives_any_label_is_told_so_once() -> None:
     assert remark.severity == "warning"
     assert "of 600 texts none" in remark.message
     assert "the highest score is 0.40" in remark.message
-    for fix in ("--epochs 8", "--class-weights balanced", "stream-training thresholds models/mail DATA --f1"):
+    for fix in ("--epochs 8", "--class-weights balanced", "stream-training thresholds MODEL DATA --f1"):
         assert fix in remark.fix
     assert "never-predicted" not in {remark.code for remark in found}
     one = replace(none, answers=replace(none.answers, predicted_NL=answers.predicted_NL & [True, False, False]))
@@ -167,7 +166,7 @@ def test_a_baseline_that_is_as_good_is_said(
     difference: float, interval: tuple[float, float], severity: str | None
 ) -> None:
     accuracy = Difference(0.9, 0.9 - difference, difference, interval)
-    baseline = Baseline("train.csv", 1000, accuracy, accuracy, 0.5)
+    baseline = Baseline("train.csv", 1000, accuracy, accuracy, 0.5 if severity == "note" else 0.001)
     found = second_opinion(subject(evaluation=replace(measured(), baseline=baseline)))
     assert [remark.severity for remark in found if remark.code == "baseline"] == ([severity] if severity else [])
 
@@ -206,7 +205,7 @@ def test_miscalibration_is_said_beyond_the_noise_alone() -> None:
     found = second_opinion(subject(evaluation=measured(answers, p_NL=sure, scores_N=sure.max(axis=1))))
     remark = only(found, "miscalibration")
     assert "too sure" in remark.message
-    assert "stream-training calibrate models/mail DATA" in remark.fix
+    assert "stream-training calibrate MODEL DATA" in remark.fix
     timid = np.where(answers.predicted_NL, 0.4, 0.3)
     found = second_opinion(subject(evaluation=measured(answers, p_NL=timid, scores_N=timid.max(axis=1))))
     assert "not sure enough" in only(found, "miscalibration").message
@@ -216,7 +215,7 @@ def test_missing_thresholds_are_a_note_with_what_they_would_do() -> None:
     for thresholds in ({}, {"default": None, "labels": {}, "tuned_for": "x"}):
         remark = only(second_opinion(subject(thresholds=thresholds)), "no-thresholds")
         assert remark.severity == "note"
-        assert "stream-training thresholds models/mail DATA" in remark.fix
+        assert "stream-training thresholds MODEL DATA" in remark.fix
     assert second_opinion(subject(thresholds={"rejection": {"score": "energy", "threshold": 1.0}})) == ()
 
 
@@ -264,3 +263,23 @@ def test_every_flag_and_command_that_is_named_exists() -> None:
     assert {"--class-weights", "--epochs", "--max-length"} <= named
     assert named <= flags
     assert set(re.findall(r"stream-training ([a-z-]+)", source)) <= set(cli.commands)
+
+
+def test_a_stream_unlike_the_rows_is_no_miscalibration() -> None:
+    answers = make_answers(LABELS, number=600, skill=3)
+    sure = np.where(answers.predicted_NL, 0.999, 0.0005)
+    evaluation = measured(answers, p_NL=sure, scores_N=sure.max(axis=1))
+    shifted = {"method": "temperature", "fitted_on": {"priors": {"spam": 0.02}}}
+    assert "miscalibration" in {remark.code for remark in second_opinion(subject(evaluation=evaluation))}
+    found = second_opinion(subject(evaluation=evaluation, calibration=shifted))
+    assert "miscalibration" not in {remark.code for remark in found}
+
+
+def test_an_operating_point_that_decides_otherwise_is_no_shift() -> None:
+    answers = make_answers(LABELS, number=600, skill=4)
+    accuracy = float((answers.logits_NL.argmax(axis=1) == answers.true_N).mean())
+    decided = measured(answers, predicted_NL=np.tile([True, False, False], (600, 1)))
+    assert decided.accuracy < accuracy - 0.3
+    history = make_history((1, 0.5), (1, 0.5), (0.8, accuracy))
+    found = second_opinion(subject(measured_on="test", evaluation=decided, history=history))
+    assert "shift" not in {remark.code for remark in found}

@@ -266,3 +266,23 @@ def test_the_bound_holds_the_true_loss_in_19_of_20_draws(only_first: int, only_s
 
     assert 0.01 < share < 0.1
     assert bound > (only_first - only_second) / num_rows
+
+
+def test_a_new_calibration_says_that_the_form_was_measured_with_the_old_one(
+    copy: Path, data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    training.calibrate(copy, data, method="none", dtype="float32")
+    assert "openvino-int8 was measured with the calibration before: run stream-training quantize again" in caplog.text
+
+
+def test_the_report_is_renewed(model: Path, data: Path, tmp_path: Path) -> None:
+    measured = shutil.copytree(model, tmp_path / "measured")
+    training.write_report(measured, data / "validation.csv")
+    result = training.quantize(measured, data, num_calibration_texts=40, limits=GENEROUS)
+    assert result.digest.removeprefix("sha256:")[:12] in (measured / "report.html").read_text("utf-8")
+
+
+def test_one_small_table_is_divided(model: Path, data: Path, tmp_path: Path) -> None:
+    result = training.quantize(model, data / "train.csv", out=tmp_path / "out", limits=GENEROUS, force=True)
+    assert result.num_calibration_texts == 30
+    assert result.parity.n == 30, "the other half"

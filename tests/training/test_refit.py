@@ -59,6 +59,7 @@ def test_the_second_model_is_another_and_what_is_said_of_it_is_the_firsts(folder
     assert (before / "model.safetensors").read_bytes() != (refit / "model.safetensors").read_bytes()
     assert manifest(before)["calibration"] is not None
     assert manifest(refit)["calibration"] == manifest(before)["calibration"]
+    assert manifest(refit)["reference"] == manifest(before)["reference"]
     assert manifest(refit)["training"]["figures"] == manifest(before)["training"]["figures"]
     assert manifest(refit)["training"]["refit_all"] is True
     assert "this one was trained on them as well" in (refit / "README.md").read_text()

@@ -1,5 +1,9 @@
 """What a wrong command line of stream-training gets: one line on stderr that says where to look, exit code 2."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from training import cli
@@ -27,3 +31,16 @@ def test_a_refusal_is_one_line_and_exit_code_2(
     out, err = capsys.readouterr()
     assert (ended.value.code, out, err.count("\n")) == (2, "", 1)
     assert err.startswith(message)
+
+
+@pytest.mark.parametrize("command", [["data", "check", "rows.csv"], ["fit", "rows.csv", "--out=out"]])
+def test_without_the_extra_a_line_names_it(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("text,label\na,x\nb,y\n" * 20, "utf-8")
+    hide = "import sys\nfor name in ('accelerate', 'datasets', 'matplotlib', 'pyarrow', 'scipy', 'sklearn', 'tqdm'):\n"
+    hide += "    sys.modules[name] = None\n"
+    code = f"{hide}from training.cli import main\nsys.argv = ['stream-training', *{command!r}]\nmain()\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "is not installed; pip install 'stream-classifier[training]'" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.csv"]

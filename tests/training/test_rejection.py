@@ -22,7 +22,7 @@ from training.answers import Answers
 from training.cli import cli
 from training.data import Table
 from training.reading import read_table
-from training.rejection import fit_rejection, measure_out_of_scope, set_apart
+from training.rejection import _lower_quantile, fit_rejection, measure_out_of_scope, set_apart
 from training.report.markup import share
 
 
@@ -38,6 +38,12 @@ def answers(offset: float, number: int, *, seed: int, in_scope: bool = True) -> 
 def answers_of_nothing(a: Answers) -> Answers:
     a.true_NL[:] = False
     return a
+
+
+@pytest.mark.parametrize("keep", [0.8, 0.9, 0.95, 0.99])
+def test_of_a_hundred_rows_just_so_many_are_kept(keep: float) -> None:
+    scores_N = np.random.default_rng(0).permutation(100) / 100
+    assert int((scores_N >= _lower_quantile(scores_N, 1 - keep)).sum()) == round(100 * keep)
 
 
 def test_the_rule_keeps_the_share_it_was_asked_to_keep_and_finds_the_others() -> None:

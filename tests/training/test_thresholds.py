@@ -19,6 +19,7 @@ from tests.plugins.tables import make_telling_directory, random_texts, write_hon
 from training import Costs, Goal
 from training.answers import Answers
 from training.cli import cli
+from training.threshold_outcome import Outcome
 from training.threshold_search import ThresholdSet, decisions_of, search
 
 
@@ -286,3 +287,66 @@ def test_the_command_shows_what_to_expect(model: Path, rows: Path, tmp_path: Pat
     assert set(figures["labels"]) == {"sport", "business", "politics"}
     refused = CliRunner().invoke(cli, ["thresholds", str(model), str(rows), "--review-cost", "1"])
     assert "--false-positive-cost" in str(refused.exception)
+
+
+def test_a_coverage_of_several_labels_a_text_is_refused() -> None:
+    generator = np.random.default_rng(0)
+    a = answers_of(generator.normal(size=(300, 3)), generator.random((300, 3)) < 0.5)
+    with pytest.raises(ConfigError, match="--coverage counts texts, and a text has several labels here"):
+        found(Goal(coverage=0.8), a)
+
+
+def test_an_interval_at_priors_is_not_sure_of_errors_that_were_never_seen() -> None:
+    """600 rows, half of each label, for a stream where one of them is 2 %: of it ham is nearly all, seen 300 times."""
+    covered = []
+    for seed in range(60):
+        generator = np.random.default_rng(seed)
+        true_N = np.arange(600) % 2
+        wrong_N = (true_N == 0) & (generator.random(600) < 0.003)
+        said_N = np.where(wrong_N, 1, true_N)
+        logits_NL = np.where(np.arange(2) == said_N[:, None], 3.0, -3.0)
+        outcome = Outcome.of(answers_of(logits_NL, true_N))
+        at_priors = outcome.expected(None, None, np.where(true_N == 1, 0.04, 1.96))
+        assert at_priors.precision_interval is not None
+        low, high = at_priors.precision_interval
+        assert high - low > 0.005
+        covered.append(low <= 0.98 * (1 - 0.003) + 0.02 <= high)
+    assert np.mean(covered) >= 0.9
+
+
+def test_labels_that_borrow_a_threshold_below_the_goal_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = make_telling_directory(tmp_path / "model", content={})
+    rows = write_honest_rows(tmp_path / "rows.csv", model, temperature=1.0)
+    training.thresholds(model, rows, Goal(precision=0.75, per_label=True), out=tmp_path / "plain", dtype="float32")
+    assert "all labels together reach" not in caplog.text
+
+    def pooled(goal: Goal, decisions: object, **_: object) -> ThresholdSet:
+        return ThresholdSet(default=0.0, labels={})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.threshold_tuning.search", pooled)
+        training.thresholds(model, rows, Goal(precision=0.99, per_label=True), out=tmp_path / "out", dtype="float32")
+    assert "less than the goal: labels with few rows take the threshold of all rows" in caplog.text
+
+
+def test_figures_that_an_operating_point_changes_leave_the_card(tmp_path: Path) -> None:
+    figures = {"n": 100, "accuracy": 0.825, "macro_f1": 0.824, "nll": 0.4, "ece": 0.02, "ece_noise_floor": 0.01}
+    content = {"training": {"figures": figures, "measured_on": "test"}, "calibration": {"method": "temperature"}}
+    model = make_telling_directory(tmp_path / "model", content=content, labels=("ham", "spam"))
+    rows = write_honest_rows(tmp_path / "rows.csv", model, temperature=1.0)
+    training.thresholds(model, rows, Goal(coverage=0.8), dtype="float32")
+    assert "82.50 %" in (model / "README.md").read_text("utf-8")
+    costs = Costs(false_positive=20, false_negative=1, review=0.5)
+    training.thresholds(model, rows, Goal(costs=costs), positive_label="spam", dtype="float32")
+    card = (model / "README.md").read_text("utf-8")
+    assert "82.50 %" not in card
+    assert "0.400" in card, "its probabilities are as they were"
+    assert "What calibration or thresholds changed since is not shown" in card
+
+
+def test_a_rejection_score_without_its_rule_is_refused(tmp_path: Path) -> None:
+    command = ["thresholds", "model", "rows.csv", "--precision", "0.9", "--rejection-score", "energy"]
+    with pytest.raises(ConfigError, match=r"give --keep-in-scope 0\.95 too"):
+        CliRunner().invoke(cli, command, catch_exceptions=False)

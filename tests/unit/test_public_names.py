@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pkgutil
+import re
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +46,12 @@ def test_no_module_takes_the_place_of_a_public_name_when_it_is_imported() -> Non
         module.name for package in (stream_classifier, training) for module in pkgutil.iter_modules(package.__path__)
     }
     assert not modules & {*stream_classifier.__all__, *training.__all__}
+
+
+@pytest.mark.parametrize("name", training.__all__)
+def test_the_reference_names_all_that_training_gives(name: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "python.md").read_text("utf-8")
+    assert re.search(rf"\b{name}\b", page.partition("## training")[2])
 
 
 def test_unknown_name_is_an_attribute_error() -> None:

@@ -37,6 +37,8 @@ from training.interrupts import Interrupted
 
 __all__ = ["cli", "main"]
 
+_EXTRA = frozenset({"accelerate", "datasets", "matplotlib", "pyarrow", "scipy", "sklearn", "tqdm"})
+"""What the extra `training` installs, as it is imported."""
 _NOTHING_WRITTEN = "interrupted: nothing was written"
 
 
@@ -54,6 +56,11 @@ def main() -> None:
         signum = getattr(cause, "signum", signal.SIGINT)
         click.echo(str(cause or "") or _NOTHING_WRITTEN, err=True)
         code = 128 + signum
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in _EXTRA:
+            raise
+        click.echo(f"error: {error.name} is not installed; pip install 'stream-classifier[training]'", err=True)
+        code = 2
     except ConfigError as error:
         click.echo(f"error: {error}", err=True)
         code = 2

@@ -11,7 +11,7 @@ from stream_classifier.errors import ConfigError
 from training.cli.fit_options import fit_options
 from training.cli.options import columns_options, examples, set_up_logging
 from training.cli.sections import SectionedCommand
-from training.cli.show import interval, percent, print_json
+from training.cli.show import interval, percent, print_json, show_baseline
 from training.data import Columns
 from training.settings import FitSettings
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from training.cross_validation import CrossValidation, Spread
 
 __all__ = ["command"]
+
+_OF_A_MODEL = frozenset({"golden_texts", "keep_in_scope", "positive_label", "refit_all", "show_texts", "test_share"})
 
 
 @click.command(
@@ -63,6 +65,10 @@ def command(
     others; its own fold it never saw. With --freeze-encoder the texts are encoded once for all of them.
     """
     set_up_logging(quiet=quiet)
+    for name in sorted(given.keys() & _OF_A_MODEL):
+        raise ConfigError(
+            f"--{name.replace('_', '-')} is for the model that a fit writes, and this writes none; leave it out"
+        )
     from training.cross_validation import cross_validate
 
     result = cross_validate(
@@ -88,6 +94,8 @@ def _show(result: CrossValidation) -> None:
                f"negative log-likelihood {result.nll.mean:.3f} ± {result.nll.standard_deviation:.3f}")  # fmt: skip
     click.echo(f"all rows together: accuracy {100 * result.evaluation.accuracy:.2f} % "
                f"({interval(result.evaluation.accuracy_interval)})")  # fmt: skip
+    if result.evaluation.baseline is not None:
+        show_baseline(result.evaluation.baseline)
     if result.learning_curve:
         click.echo("\nshare    rows  accuracy          macro-F1")
         for point in result.learning_curve:

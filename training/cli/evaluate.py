@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from stream_classifier.errors import ConfigError
 from training.cli.options import columns_options, examples, set_up_logging
 from training.cli.show import print_json, show_evaluation
 from training.data import Columns
@@ -60,6 +61,8 @@ def command(
     above what chance alone shows, printed beside it.
     """
     set_up_logging(quiet=quiet)
+    if curves and not as_json:
+        raise ConfigError("--curves are points for machines; give --json too, or look at stream-training report")
     from training.evaluation import evaluate
 
     evaluation = evaluate(

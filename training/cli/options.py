@@ -118,8 +118,10 @@ def parse_shares(option: str, text: str) -> dict[str, float]:
 
 def set_up_logging(*, quiet: bool) -> None:
     """Log lines to standard error, above progress bars: warnings alone when `quiet`."""
-    from training.progress import TqdmHandler
+    from training.progress import TqdmHandler, show_bars
 
+    if not quiet:
+        show_bars()
     handler = TqdmHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     for name in ("training", "stream_classifier"):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from training.rejection import OutOfScope
     from training.report.opinion import Remark
 
-__all__ = ["interval", "percent", "points", "print_json", "show_evaluation", "show_remarks"]
+__all__ = ["interval", "percent", "points", "print_json", "show_baseline", "show_evaluation", "show_remarks"]
 
 _MAX_CONFUSION_LABELS = 12
 _MAX_LISTED_LABELS = 40
@@ -61,7 +61,7 @@ def show_evaluation(evaluation: Evaluation, rows: str) -> None:
     if e.truncated:
         click.echo(f"{100 * e.truncated:.1f} % of the texts are longer than the model reads")
     if e.baseline is not None:
-        _show_baseline(e.baseline)
+        show_baseline(e.baseline)
     _show_labels(e)
     _show_confusion(e)
 
@@ -102,9 +102,10 @@ def _show_out_of_scope(o: OutOfScope) -> None:
     click.echo(f"of all that is accepted right {percent(o.precision, 2)}; told apart (AUROC) by {auroc}")
 
 
-def _show_baseline(baseline: Baseline) -> None:
+def show_baseline(baseline: Baseline) -> None:
+    """A line: what the simple model is worth, and whether that is less."""
     accuracy, f1 = baseline.accuracy, baseline.macro_f1
-    if not accuracy.decided:
+    if not baseline.decided:
         verdict = "too close to call on these rows"
     else:
         verdict = "the model is better" if accuracy.difference > 0 else "the model is worse"

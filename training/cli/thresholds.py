@@ -99,6 +99,8 @@ def command(
         "device": device,
         "dtype": dtype,
     }
+    if keep_in_scope is None and rejection_score != "auto":
+        raise ConfigError("--rejection-score is of the rule for texts out of scope; give --keep-in-scope 0.95 too")
     if keep_in_scope is not None:
         given = (precision, coverage, false_positive_cost, false_negative_cost, review_cost, priors)
         if f1 or point_estimate or per_label or any(value is not None for value in given):

@@ -67,8 +67,7 @@ class Subject:
         measured_on: the rows of the figures: "test", "validation", or the name of a file.
         data: the rows.
         training: the summary of the fit in classifier.json.
-        thresholds: those of classifier.json.
-        name: of the model, for commands.
+        thresholds, calibration: those of classifier.json.
     """
 
     history: TrainingHistory | None = None
@@ -77,7 +76,7 @@ class Subject:
     data: DataSummary = field(default_factory=DataSummary)
     training: Mapping[str, Any] = field(default_factory=dict)
     thresholds: Mapping[str, Any] = field(default_factory=dict)
-    name: str = "MODEL"
+    calibration: Mapping[str, Any] = field(default_factory=dict)
 
 
 def second_opinion(subject: Subject) -> tuple[Remark, ...]:
@@ -174,7 +173,7 @@ def _labels(subject: Subject, e: Evaluation) -> Iterator[Remark]:
             f"No label is ever given: of {e.n} texts none has a score that reaches the threshold of its label (0.5 "
             f"unless set); the highest score is {e.answers.p_NL.max():.2f}",
             f"train again with --epochs {2 * epochs} or --class-weights balanced; without that, lower thresholds: "
-            f"stream-training thresholds {subject.name} DATA --f1",
+            f"stream-training thresholds MODEL DATA --f1",
         )
     elif never:
         rows = sum(e.per_label[label].support for label in never)
@@ -219,9 +218,9 @@ def _baseline(e: Evaluation) -> Iterator[Remark]:
     low, high = (100 * end for end in accuracy.interval)
     seen = f"tf-idf with a linear model has {share(accuracy.second)}, this model {share(accuracy.first)}"
     fix = "try another --base, leave out --freeze-encoder, or serve the simpler model: it is hundreds of times faster"
-    if accuracy.decided and accuracy.difference < 0:
+    if e.baseline.decided and accuracy.difference < 0:
         yield Remark("baseline", "warning", f"A simple baseline is better: {seen}", fix)
-    elif not accuracy.decided:
+    elif not e.baseline.decided:
         yield Remark(
             "baseline", "note", f"A simple baseline is as good ({low:+.1f} to {high:+.1f} points): {seen}", fix
         )
@@ -231,15 +230,15 @@ def _shift(subject: Subject, e: Evaluation) -> Iterator[Remark]:
     """Whether the measured rows are unlike the validation rows: in accuracy, or in the shares of labels."""
     validation, train = subject.data.parts.get("validation"), subject.data.parts.get("train")
     if subject.measured_on != "validation" and subject.history is not None and validation is not None:
-        before, n = subject.history.best.accuracy, validation.n
-        pooled = (before * n + e.accuracy * e.n) / (n + e.n)
+        before, n, now = subject.history.best.accuracy, validation.n, _raw_accuracy(e)
+        pooled = (before * n + now * e.n) / (n + e.n)
         spread = math.sqrt(max(pooled * (1 - pooled), 1e-9) * (1 / n + 1 / e.n))
-        if abs(before - e.accuracy) > _SURE_DIFFERENCE * spread:
-            worse = e.accuracy < before
+        if abs(before - now) > _SURE_DIFFERENCE * spread:
+            worse = now < before
             yield Remark(
                 "shift",
                 "warning" if worse else "note",
-                f"Accuracy is {share(before)} on the validation rows and {share(e.accuracy)} on {subject.measured_on}, "
+                f"Accuracy is {share(before)} on the validation rows and {share(now)} on {subject.measured_on}, "
                 "more apart than chance makes them: these rows are unlike the others",
                 "look at how the files were made; copies across them, time and source are the usual causes"
                 + (", and --group-column or --time-column make an honest split" if worse else ""),
@@ -258,7 +257,7 @@ def _shift(subject: Subject, e: Evaluation) -> Iterator[Remark]:
             "note",
             f"Labels are distributed otherwise on the measured rows than in training: {plain(most, width=40)!r} has "
             f"{share(there[most])} there and {share(trained[most])} in training",
-            f"if the stream is like neither, stream-training calibrate {subject.name} DATA --priors says how it is",
+            "if the stream is like neither, stream-training calibrate MODEL DATA --priors says how it is",
         )
 
 
@@ -295,6 +294,9 @@ def _rows(subject: Subject, e: Evaluation) -> Iterator[Remark]:
 def _calibration(subject: Subject, e: Evaluation) -> Iterator[Remark]:
     if e.ece <= e.ece_noise_95 or e.ece <= _SMALL_ECE:
         return
+    fitted_on = subject.calibration.get("fitted_on")
+    if isinstance(fitted_on, Mapping) and fitted_on.get("priors"):
+        return  # it is for a stream unlike these rows, as somebody said
     confidence, right = (
         (float(e.answers.p_NL.mean()), float(e.answers.true_NL.mean()))
         if e.multi_label is not None
@@ -306,7 +308,7 @@ def _calibration(subject: Subject, e: Evaluation) -> Iterator[Remark]:
         "warning",
         f"Scores are {manner} of themselves: the calibration error is {share(e.ece)}, of which chance explains "
         f"{share(e.ece_noise_95)}",
-        f"stream-training calibrate {subject.name} DATA, on at least 200 rows that it was not trained on",
+        "stream-training calibrate MODEL DATA, on at least 200 rows that it was not trained on",
     )
 
 
@@ -322,7 +324,7 @@ def _thresholds(subject: Subject, e: Evaluation) -> Iterator[Remark]:
         "note",
         f"Every text is accepted, however unsure the model is: {share(curve.risk[-1])} are wrong; of the surest 80 % "
         f"{share(curve.risk[at])}",
-        f"stream-training thresholds {subject.name} DATA finds from which score on to accept",
+        "stream-training thresholds MODEL DATA finds from which score on to accept",
     )
 
 
@@ -332,6 +334,14 @@ def _findings(data: DataSummary) -> Iterator[Remark]:
         if finding["severity"] != "note" and finding["code"] not in _SAID_HERE:
             message = str(finding["message"])
             yield Remark(finding["code"], "warning", f"Data ({finding['part']}): {message}", finding["fix"])
+
+
+def _raw_accuracy(e: Evaluation) -> float:
+    """Of the raw logits, as in the history of a fit: operating points and thresholds decide otherwise."""
+    a = e.answers
+    if a.multi_label:
+        return float(((a.logits_NL > 0) == a.true_NL).all(axis=1).mean())
+    return float((a.logits_NL.argmax(axis=1) == a.true_N).mean())
 
 
 def _rows_a_label(subject: Subject) -> int | None:

@@ -53,7 +53,7 @@ class ReportSource:
                 data=DataSummary() if measured is None else measured.data,
                 training=self.training,
                 thresholds=self.content.get("thresholds") or {},
-                name=self.name,
+                calibration=self.content.get("calibration") or {},
             )
         )
 
