@@ -32,6 +32,7 @@ from transformers.trainer_callback import PrinterCallback
 from stream_classifier.errors import ConfigError
 from stream_classifier.model.backends.torch import pick_device, pick_dtype
 from stream_classifier.model.publish import replace_directory
+from stream_classifier.model.tokenization import without_surrogates
 from training.adaptation_settings import AdaptSettings
 from training.callbacks import DivergedError
 from training.checkpoints import SaveInTime, last_checkpoint
@@ -158,7 +159,12 @@ def _load(base: str) -> tuple[Any, Any, dict[str, Tensor]]:
 def _windows(tokenizer: Any, texts: Sequence[str], settings: AdaptSettings) -> list[list[int]]:
     """Token ids of all texts, long ones in pieces of `max_length`, special tokens in each."""
     max_length = min(settings.max_length, tokenizer.model_max_length)
-    encoded = tokenizer(list(texts), truncation=True, max_length=max_length, return_overflowing_tokens=True)
+    encoded = tokenizer(
+        [without_surrogates(text) for text in texts],
+        truncation=True,
+        max_length=max_length,
+        return_overflowing_tokens=True,
+    )
     tokenizer.backend_tokenizer.no_truncation()
     windows: list[list[int]] = encoded["input_ids"]
     return [window for window in windows if len(window) > tokenizer.num_special_tokens_to_add()]

@@ -42,8 +42,10 @@ class AdaptSettings:
     """Of the masks and the order."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "max_length"):
-            if getattr(self, name) < 1:
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed is {self.seed}; give a whole number from 0 to below {2**32}")
+        for name in ("epochs", "batch_size", "max_length", "checkpoint_steps"):
+            if (value := getattr(self, name)) is not None and value < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; give a whole number of at least 1")
         for name in ("masked_share", "validation_share", "learning_rate"):
             value = getattr(self, name)

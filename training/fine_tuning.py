@@ -102,9 +102,11 @@ def fine_tune(
         "depths": depths,
     }
     try:
-        if settings.contrastive_steps and last_checkpoint(work_dir) is None:
+        # A tail's checkpoints lack the layers below, which contrastive learning changes too: it is done again, equally.
+        tail_alone = settings.freeze_encoder and has_tail(model)
+        if settings.contrastive_steps and (tail_alone or last_checkpoint(work_dir) is None):
             _contrast(model, token_rows(train_tokens, train_targets), parts, settings, dtype, shown=show_progress)
-        if settings.freeze_encoder and has_tail(model):
+        if tail_alone:
             logger.info("encoding: the layers below the last run once a text")
             num_tokens = len(train_tokens.input_ids_T) + len(validation_tokens.input_ids_T)
             with bar(num_tokens, "encoding", unit="token", shown=show_progress) as progress:

@@ -18,7 +18,7 @@ from training.data import LABEL_SEPARATOR, METHOD_COLUMN, MULTI_LABEL_COLUMN, OR
 from training.folders import folder_column_names, folder_rows, is_table
 from training.tables import FORMATS, BadRow, Cell, NoColumnError, Row, column_names, read_rows
 
-__all__ = ["Sources", "find_part", "find_sources", "find_table", "read_table"]
+__all__ = ["Sources", "find_part", "find_sources", "find_table", "read_measured_rows", "read_table"]
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +107,19 @@ def read_table(path: Path, columns: Columns | None = None) -> Table:
             raise
         raise error.of_option(option) from error
     return rows.table()
+
+
+def read_measured_rows(path: Path, columns: Columns | None = None) -> Table:
+    """The same, of rows to measure a model on, or to decide anything by.
+
+    Raises:
+        ConfigError: as `read_table`; or rows among them that `augment` made.
+    """
+    table = read_table(path, columns)
+    if table.augmented is not None and any(table.augmented):
+        made = f"{sum(table.augmented)} of its {len(table)} rows were made by augment, and are no measure of a model"
+        raise ConfigError(f"{table.source}: {made}; give the table that was augmented, or another of original rows")
+    return table
 
 
 def _is_folder(data: Path) -> bool:

@@ -215,7 +215,9 @@ def _delimited(path: Path, columns: Sequence[str], delimiter: str) -> Iterator[R
                 cells = next(reader, None)
             except csv.Error as error:
                 fix = "quote the cells that hold a delimiter, a quote or a line break, and double the quotes in them"
-                yield BadRow(line, f"is broken ({error})", fix)
+                end = reader.line_num  # a quote that nothing closes swallows all lines to the end
+                problem = f"is broken ({error})" + (f", and so are those up to line {end}" if end > line else "")
+                yield from (BadRow(number, problem, fix) for number in range(line, end + 1))
                 continue
             if cells is None:
                 return

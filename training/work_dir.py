@@ -154,6 +154,10 @@ def _prepare(path: Path, out: Path, made_from: Mapping[str, Any], *, resume: boo
         raise ConfigError(
             f"--out {out}: an interrupted run is in {path.name}/; --resume goes on with it, --overwrite starts anew"
         )
+    files = [old.name for old in path.iterdir() if old.name != _LOCK]
+    if files and _FINGERPRINT not in files:
+        place = f"{path.name}/ is where its checkpoints go"
+        raise ConfigError(f"--out {out}: {place}, and {files[0]} is there, which is none; move it away")
     if resume:
         logger.info("there is no checkpoint in %s: starting from the beginning", path)
     for old in path.iterdir():

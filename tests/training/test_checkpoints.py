@@ -119,9 +119,10 @@ def fit(rows: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Fit
 
 @pytest.fixture(scope="module")
 def uninterrupted(fit: Fit, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Models of a whole fit, of a frozen encoder's and of one with a refit, by the flag."""
+    """Models of a whole fit, of a frozen encoder's, of few-shot learning and of one with a refit, by the flag."""
     folder = tmp_path_factory.mktemp("whole")
-    models = {flag: folder / flag.strip("-") for flag in ("--no-freeze-encoder", "--freeze-encoder", "--refit-all")}
+    flags = ("--no-freeze-encoder", "--freeze-encoder", "--preset=few-shot", "--refit-all")
+    models = {flag: folder / flag.strip("-") for flag in flags}
     for flag, model in models.items():
         done = fit(model, flag)
         assert done.code == 0, done.stderr
@@ -142,6 +143,7 @@ def same_model(first: Path, second: Path) -> bool:
         (partial(killed_in_save, 10), "--no-freeze-encoder"),
         (killed_after_training, "--no-freeze-encoder"),
         (partial(killed_after_save, 10), "--freeze-encoder"),
+        (partial(killed_after_save, 10), "--preset=few-shot"),
         (partial(killed_after_save, 4, "refit"), "--refit-all"),
     ],
     ids=[
@@ -151,6 +153,7 @@ def same_model(first: Path, second: Path) -> bool:
         "half-written checkpoint",
         "before measuring",
         "frozen",
+        "contrastive",
         "refit",
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,9 @@ def command(
 def _settings(preset: str, config: Path | None, columns: Columns, given: dict[str, Any]) -> FitSettings:
     """Preset < file < options."""
     from_file = {} if config is None else read_recipe(config)
-    if columns != Columns():
-        given = {**given, "columns": columns}
+    chosen = {
+        f.name: value for f in fields(Columns) if (value := getattr(columns, f.name)) != getattr(Columns(), f.name)
+    }
+    if chosen:
+        given = {**given, "columns": replace(from_file.get("columns", Columns()), **chosen)}
     return FitSettings(**{**PRESETS[preset], **from_file, **given})
