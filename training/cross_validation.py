@@ -274,7 +274,11 @@ class _Run:
 
         if not (self.settings.baseline and has_words(self.table)):
             return None
-        return cross_validate_baseline(self.table, self.fold_N, answers)
+        try:
+            return cross_validate_baseline(self.table, self.fold_N, answers)
+        except ConfigError as error:  # what the models of hours have said is kept
+            logger.warning("no tf-idf baseline: %s", error)
+            return None
 
     def result(self, answers: Answers, curve: Sequence[SharePoint], *, out: Path | None) -> CrossValidation:
         """What the answers of all folds come to; `curve` is of smaller shares of the rows."""

@@ -177,7 +177,7 @@ def test_a_baseline_out_of_the_same_folds_stands_beside_it(frozen: training.Cros
     assert baseline.accuracy.second == pytest.approx(np.mean(given))
 
 
-@pytest.mark.parametrize("option", ["--show-texts", "--refit-all", "--test-share=0.2", "--golden-texts=none"])
+@pytest.mark.parametrize("option", ["--show-texts", "--refit-all", "--test-share=0.2", "--keep-in-scope=0.9"])
 def test_options_of_a_model_that_is_not_written_are_refused(option: str, data: Path) -> None:
     with pytest.raises(ConfigError, match="is for the model that a fit writes, and this writes none; leave it out"):
         CliRunner().invoke(cli, ["cross-validate", str(data), option], catch_exceptions=False)

@@ -57,9 +57,10 @@ def main() -> None:
         click.echo(str(cause or "") or _NOTHING_WRITTEN, err=True)
         code = 128 + signum
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in _EXTRA:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRA:
             raise
-        click.echo(f"error: {error.name} is not installed; pip install 'stream-classifier[training]'", err=True)
+        click.echo(f"error: {package} is not installed; pip install 'stream-classifier[training]'", err=True)
         code = 2
     except ConfigError as error:
         click.echo(f"error: {error}", err=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-_OF_A_MODEL = frozenset({"golden_texts", "keep_in_scope", "positive_label", "refit_all", "show_texts", "test_share"})
+_OF_A_MODEL = frozenset({"keep_in_scope", "positive_label", "refit_all", "show_texts", "test_share"})
 
 
 @click.command(
