@@ -232,8 +232,10 @@ def _kept(work_dir: Path | None) -> Iterator[Path]:
 def assign_folds(table: Table, num_folds: int, *, seed: int) -> NDArray[np.intp]:
     """The fold of each row, `[N]`: of about equal size, with every label's rows spread over them.
 
-    Rows that belong together (copies, equal values of the group column) are in one fold: see `splits.units_of`.
+    Rows that belong together (copies, equal values of the group column) are in one fold: see `splits.units_of`. Time
+    divides no folds.
     """
+    table = replace(table, times=None)
     unit_N = units_of(table)
     if np.bincount(unit_N).max() > len(table) / num_folds:
         logger.warning("%s: a fold's worth of rows are nearly copies; only equal ones are kept in one", table.source)

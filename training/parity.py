@@ -130,7 +130,7 @@ def measure_parity(
         ConfigError: labels that a model does not have.
         ModelError: scores that are not finite.
     """
-    old, new = answer_table(before, table), answer_table(after, table)
+    old, new = answer_table(before, table), answer_table(after, table).with_labels(before.labels)
     agreement = float((old.predicted_NL == new.predicted_NL).all(axis=1).mean())
     only_old = int((old.correct_N & ~new.correct_N).sum())
     only_new = int((new.correct_N & ~old.correct_N).sum())

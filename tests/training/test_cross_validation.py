@@ -114,6 +114,13 @@ def test_copies_are_in_one_fold_and_labels_in_all() -> None:
     assert np.bincount(folds_N[60:]).tolist() == [4, 4, 4]
 
 
+def test_copies_are_in_one_fold_whatever_the_time_column_says() -> None:
+    texts = [f"{word} of the day" for word in ("shares", "goals", "votes", "films", "phones", "trains")] * 4
+    table = Table("t", texts, [("x",)] * 24, times=[float(i) for i in range(24)])
+    fold_N = assign_folds(table, 3, seed=0)
+    assert all(len({int(fold_N[i]) for i in range(start, 24, 6)}) == 1 for start in range(6))
+
+
 def test_a_label_the_models_are_never_sure_of_does_not_fill_the_list() -> None:
     generator = np.random.default_rng(0)
     sure_NL = np.tile([0.98, 0.01, 0.01], (100, 1))

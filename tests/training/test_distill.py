@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 import training
@@ -20,12 +21,14 @@ from stream_classifier.errors import ConfigError
 from stream_classifier.model.calibration import MULTI_LABEL, SINGLE_LABEL
 from stream_classifier.model.manifest import read_json_object
 from stream_classifier.model.publish import write_manifest
-from tests.plugins.models import make_directory
+from tests.plugins.models import TEXTS, make_directory
 from tests.training.test_fit import table
 from training.cli import cli
+from training.data import Table
 from training.layers import layer_stack
 from training.lesson import UNLABELLED, Lesson, LessonSettings, read_unlabelled
 from training.losses import IGNORED, TextLoss
+from training.parity import measure_parity
 from training.student import kept_layers, reorder_labels, with_layers
 
 SETTINGS: dict[str, Any] = {"epochs": 2, "learning_rate": 2e-3, "max_length": 32, "seed": 3}
@@ -340,6 +343,27 @@ def test_the_gate_lets_the_student_decide_as_its_teacher(
     assert result.parity.agreement > 0.9
     assert read_json_object(tmp_path / "student" / "classifier.json").get("thresholds", {}) in ({}, None)
     assert "the student has no thresholds" in caplog.text
+
+
+def test_agreement_goes_by_the_label_and_not_by_its_place(tmp_path: Path) -> None:
+    model = make_directory(tmp_path / "model", content={"task": "free"})
+    other = shutil.copytree(model, tmp_path / "other")
+    config = json.loads((other / "config.json").read_text("utf-8"))
+    turned = ("politics", "sport", "business")  # where the rows of the head go
+    config["id2label"] = {str(i): label for i, label in enumerate(turned)}
+    config["label2id"] = {label: i for i, label in enumerate(turned)}
+    (other / "config.json").write_text(json.dumps(config), "utf-8")
+    weights = load_file(other / "model.safetensors")
+    for name in ("classifier.weight", "classifier.bias"):
+        weights[name] = weights[name][[2, 0, 1]].contiguous()
+    save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
+    (other / "classifier.json").unlink()
+    (other / "golden.jsonl").unlink()
+    before, after = (Classifier.load(path, device="cpu", dtype="float32") for path in (model, other))
+    texts = [text for text in TEXTS if text]
+    rows = Table("rows", texts, [(prediction.label,) for prediction in before(texts)])
+    parity = measure_parity(before, after, rows, limits=ANYTHING, sizes=(1, 1))
+    assert (parity.agreement, parity.after.accuracy) == (1.0, 1.0)
 
 
 def test_a_tracker_that_is_not_there_is_refused_before_the_teacher_answers(
