@@ -113,8 +113,8 @@ class FrozenFolds:
 
     @staticmethod
     def can(settings: FitSettings) -> bool:
-        """Whether the settings freeze the encoder, of a family whose last layer can be run alone."""
-        if not settings.freeze_encoder:
+        """Whether the settings freeze the encoder for good, of a family whose last layer can be run alone."""
+        if not settings.freeze_encoder or settings.contrastive_steps:  # which changes it, for each fold otherwise
             return False
         with quiet_transformers():
             return has_tail(load_encoder(find_base(settings.base), ("a", "b")).model)

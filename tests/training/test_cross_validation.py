@@ -114,6 +114,11 @@ def test_copies_are_in_one_fold_and_labels_in_all() -> None:
     assert np.bincount(folds_N[60:]).tolist() == [4, 4, 4]
 
 
+def test_contrastive_learning_leaves_no_encoder_for_all_folds(base: Path) -> None:
+    assert FrozenFolds.can(settings(base, freeze_encoder=True))
+    assert not FrozenFolds.can(settings(base, freeze_encoder=True, contrastive_steps=2))
+
+
 def test_copies_are_in_one_fold_whatever_the_time_column_says() -> None:
     texts = [f"{word} of the day" for word in ("shares", "goals", "votes", "films", "phones", "trains")] * 4
     table = Table("t", texts, [("x",)] * 24, times=[float(i) for i in range(24)])
