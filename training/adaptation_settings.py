@@ -46,7 +46,7 @@ class AdaptSettings:
             raise ConfigError(f"seed is {self.seed}; give a whole number from 0 to below {2**32}")
         for name in ("epochs", "batch_size", "max_length", "checkpoint_steps"):
             if (value := getattr(self, name)) is not None and value < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; give a whole number of at least 1")
+                raise ConfigError(f"{name} is {value!r}; give a whole number of at least 1")
         for name in ("masked_share", "validation_share", "learning_rate"):
             value = getattr(self, name)
             if not (math.isfinite(value) and 0 < value < 1):

@@ -15,10 +15,6 @@ CARD_NAME = "README.md"
 _MAX_LABELS = 100
 _FIGURES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "nll": "negative log-likelihood",
             "ece": "calibration error", "ece_noise_floor": "by chance alone"}  # fmt: skip
-_LOGITS = {
-    True: "raw logits, before the calibration that `classifier.json` holds",
-    False: "logits of these probabilities",
-}
 _SHARES = ("accuracy", "macro_f1", "ece", "ece_noise_floor")
 
 
@@ -41,6 +37,8 @@ def model_card(name: str, *, labels: Sequence[str], content: Mapping[str, Any]) 
     shown = ", ".join(f"`{label}`" for label in labels[:_MAX_LABELS])
     more = f" and {len(labels) - _MAX_LABELS} more" if len(labels) > _MAX_LABELS else ""
     origin = f" Trained from `{training['base']}` with `stream-training fit`." if "base" in training else ""
+    raw = "raw logits, before the calibration that `classifier.json` holds"
+    logits = raw if _is_raw(content.get("calibration")) else "logits of these probabilities"
     sections = [
         f"# {name}",
         f"Tells {len(labels)} labels apart: {shown}{more}.{origin}",
@@ -51,7 +49,7 @@ def model_card(name: str, *, labels: Sequence[str], content: Mapping[str, Any]) 
         f"    from stream_classifier import Classifier\n    predictions = Classifier.load({name!r})(['a text'])",
         "It is an ordinary Hugging Face model too: "
         f'`AutoModelForSequenceClassification.from_pretrained("{name}")` gives the\n'
-        f"{_LOGITS[_is_raw(content.get('calibration'))]}. `golden.jsonl` holds a few texts with their logits.",
+        f"{logits}. `golden.jsonl` holds a few texts with their logits.",
         *_settings(training),
     ]
     front = "---\nlibrary_name: transformers\npipeline_tag: text-classification\ntags: [stream-classifier]\n---"

@@ -18,7 +18,7 @@ from stream_classifier.model.classifier import Classifier
 from training.answers import Answers, answer_table
 from training.data import Columns
 from training.intervals import Interval, bootstrap_interval
-from training.reading import find_part, read_measured_rows
+from training.reading import find_part, read_original_rows
 from training.rejection import in_scope
 
 __all__ = [
@@ -128,7 +128,7 @@ def compare(
     Raises:
         ConfigError: models with other labels or of another kind, or data that cannot be used.
     """
-    table = read_measured_rows(find_part(Path(data), "test"), columns)
+    table = read_original_rows(find_part(Path(data), "test"), columns)
     found = [model if isinstance(model, Classifier) else Classifier.load(model, device=device, dtype=dtype)
              for model in (first, second)]  # fmt: skip
     names = [model.name if isinstance(model, Classifier) else str(model) for model in (first, second)]

@@ -32,7 +32,7 @@ from training.evaluation import Evaluation, evaluate_answers
 from training.findings import Tables
 from training.interrupts import Interrupts
 from training.label_review import suspicions
-from training.reading import find_part, read_measured_rows
+from training.reading import find_part, read_original_rows
 from training.rejection import set_apart
 from training.reporters import prepare_reporters
 from training.settings import FitSettings
@@ -158,7 +158,7 @@ def cross_validate(
         if not 0 < share < 1:
             raise ConfigError(f"--learning-curve {share:g}: give shares above 0 and below 1, such as 0.1,0.25,0.5")
     folder = None if out is None else _checked(Path(out), overwrite=overwrite)
-    table = read_measured_rows(find_part(Path(data), "train"), settings.columns)
+    table = read_original_rows(find_part(Path(data), "train"), settings.columns)
     if settings.out_of_scope_label is not None:
         table, _ = set_apart(table, settings.out_of_scope_label)
     labels = labels_of(table)

@@ -26,7 +26,7 @@ from training.metrics import (
     expected_calibration_error,
     shares,
 )
-from training.reading import find_part, read_measured_rows, read_table
+from training.reading import find_part, read_original_rows, read_table
 from training.rejection import OutOfScope, Outside, known_out_of_scope_label, measure_out_of_scope, set_apart
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def evaluate(
         ConfigError: a model or data that cannot be used.
         ModelError: the model answers texts with NaN or infinite scores.
     """
-    table = read_measured_rows(find_part(Path(data), "test"), columns)
+    table = read_original_rows(find_part(Path(data), "test"), columns)
     train = None if baseline is None else read_table(find_part(Path(baseline), "train"), columns)
     classifier = model if isinstance(model, Classifier) else Classifier.load(model, device=device, dtype=dtype)
     if out_of_scope_label is None and not isinstance(model, Classifier):

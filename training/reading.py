@@ -18,7 +18,7 @@ from training.data import LABEL_SEPARATOR, METHOD_COLUMN, MULTI_LABEL_COLUMN, OR
 from training.folders import folder_column_names, folder_rows, is_table
 from training.tables import FORMATS, BadRow, Cell, NoColumnError, Row, column_names, read_rows
 
-__all__ = ["Sources", "find_part", "find_sources", "find_table", "read_measured_rows", "read_table"]
+__all__ = ["Sources", "find_part", "find_sources", "find_table", "read_original_rows", "read_table"]
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ def read_table(path: Path, columns: Columns | None = None) -> Table:
     return rows.table()
 
 
-def read_measured_rows(path: Path, columns: Columns | None = None) -> Table:
+def read_original_rows(path: Path, columns: Columns | None = None) -> Table:
     """The same, of rows to measure a model on, or to decide anything by.
 
     Raises:

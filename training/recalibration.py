@@ -43,7 +43,7 @@ from training.manifest_updates import (
     without_figures,
     without_thresholds,
 )
-from training.reading import find_part, read_measured_rows
+from training.reading import find_part, read_original_rows
 from training.reference import reference_of
 from training.rejection import in_scope
 
@@ -144,7 +144,7 @@ def calibrate(
     if method not in (_AUTO, _NONE, *METHODS):
         raise ConfigError(f"--method {method}: give auto, none, {', '.join(METHODS)}")
     path = check_place(model, out, overwrite=overwrite)
-    table = in_scope(read_measured_rows(find_part(Path(data), "validation"), columns), path)
+    table = in_scope(read_original_rows(find_part(Path(data), "validation"), columns), path)
     classifier = Classifier.load(model, device=device, dtype=dtype)
     answers = answer_table(classifier, table)
     fitted = _fitted(answers, table, method)

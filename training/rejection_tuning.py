@@ -14,7 +14,7 @@ from stream_classifier.model.classifier import Classifier
 from training.answers import answer_table
 from training.data import Columns
 from training.manifest_updates import check_place, update_manifest
-from training.reading import find_part, read_measured_rows
+from training.reading import find_part, read_original_rows
 from training.rejection import FittedRejection, fit_rejection, known_out_of_scope_label, set_apart
 
 __all__ = ["RejectionResult", "reject"]
@@ -64,7 +64,7 @@ def reject(
     """
     path = check_place(model, out, overwrite=overwrite)
     label = label or known_out_of_scope_label(path) or "oos"
-    inside, outside = set_apart(read_measured_rows(find_part(Path(data), "validation"), columns), label)
+    inside, outside = set_apart(read_original_rows(find_part(Path(data), "validation"), columns), label)
     if outside is None:
         logger.warning("no row has the label %r: the score is not chosen, and its recall not known", label)
     classifier = Classifier.load(model, device=device, dtype=dtype)

@@ -14,7 +14,7 @@ from training.data import Columns
 from training.documents import write_documents
 from training.evaluation import Evaluation, evaluate_table
 from training.measured import MEASURED_NAME, DataSummary, Measured, read_measured
-from training.reading import find_part, read_measured_rows, read_table
+from training.reading import find_part, read_original_rows, read_table
 from training.rejection import known_out_of_scope_label, set_apart
 from training.report.page import REPORT_NAME
 
@@ -74,7 +74,7 @@ def write_report(
     kept = read_measured(path) if data is None or (path / MEASURED_NAME).is_file() else None
     texts = None
     if data is not None:
-        table = read_measured_rows(find_part(Path(data), "test"), columns)
+        table = read_original_rows(find_part(Path(data), "test"), columns)
         train = None if baseline is None else read_table(find_part(Path(baseline), "train"), columns)
         classifier = Classifier.load(path, device=device, dtype=dtype)
         outside = known_out_of_scope_label(path)

@@ -25,7 +25,7 @@ from training.calibration import NUM_FOLDS, folds_of, prior_shift
 from training.data import Columns
 from training.intervals import one_sided_lower
 from training.manifest_updates import STALE_WITH_LABELS, check_place, update_manifest, without_figures
-from training.reading import find_part, read_measured_rows
+from training.reading import find_part, read_original_rows
 from training.reference import without_stale_answers
 from training.rejection import known_out_of_scope_label
 from training.threshold_outcome import Expected, Outcome
@@ -123,7 +123,7 @@ def thresholds(
         ModelDirectoryError: the model does not load.
     """
     path = check_place(model, out, overwrite=overwrite)
-    table = read_measured_rows(find_part(Path(data), "validation"), columns)
+    table = read_original_rows(find_part(Path(data), "validation"), columns)
     served = Classifier.load(model, device=device, dtype=dtype)
     # Each label's threshold 0: what is uncertain now is so by the rejection rule alone.
     open_to_all = Classifier.load(served, thresholds=dict.fromkeys(served.labels, 0.0))
