@@ -101,6 +101,7 @@ class Table:
         origins: equal for a row and those that `augment` made from it; None in a table that it did not write.
         augmented: whether each row was made by `augment`; None in a table that it did not write.
         num_skipped: rows that had no text or no label, or could not be read, and are not here.
+        num_dropped: rows that the label map leaves out on purpose.
     """
 
     source: str
@@ -114,6 +115,7 @@ class Table:
     origins: list[str] | None = field(default=None, repr=False)
     augmented: list[bool] | None = field(default=None, repr=False)
     num_skipped: int = 0
+    num_dropped: int = 0
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -107,6 +107,9 @@ def row_findings(tables: Tables) -> Iterator[Finding]:
         if table.num_skipped:
             message = f"{counted(table.num_skipped, 'row')} left out: no text, no label, or not readable"
             yield Finding("skipped-rows", "warning", part, message, "fill them in, or remove them from the file")
+        if table.num_dropped:
+            message = f"{counted(table.num_dropped, 'row')} left out by the label map"
+            yield Finding("dropped-rows", "note", part, message, "nothing to do unless their labels should be known")
         blank = [i for i, text in enumerate(table.texts) if not text.strip()]
         if blank:
             message = f"{counted(len(blank), 'text')} white space alone, so that nothing tells their label"

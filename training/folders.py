@@ -33,16 +33,17 @@ def folder_column_names(folder: Path) -> list[str]:
     return list(_load(folder).column_names) if _is_dataset(folder) else _LABEL_FOLDER_COLUMNS
 
 
-def folder_rows(folder: Path, columns: Sequence[str]) -> Iterator[Row | BadRow]:
+def folder_rows(folder: Path, columns: Sequence[str], *, time: str | None = None) -> Iterator[Row | BadRow]:
     """The rows of a folder for which `is_table` is true, only the `columns` named; lines are numbers of rows, from 1.
 
-    Label folders go by name, and so do their files. The class labels of a data set are given by their names.
+    Label folders go by name, and so do their files. The class labels of a data set are given by their names. `time` is
+    as for `tables.read_rows`.
 
     Raises:
         ConfigError: a data set that cannot be loaded, or lacks a column.
     """
     if _is_dataset(folder):
-        return _dataset_rows(folder, columns)
+        return _dataset_rows(folder, columns, time)
     return _label_folder_rows(folder, columns)
 
 
@@ -91,7 +92,7 @@ def _load(folder: Path) -> Any:
         raise ConfigError(f"{folder}: datasets does not load it ({reason}); save it again with save_to_disk") from error
 
 
-def _dataset_rows(folder: Path, columns: Sequence[str]) -> Iterator[Row | BadRow]:
+def _dataset_rows(folder: Path, columns: Sequence[str], time: str | None) -> Iterator[Row | BadRow]:
     dataset = _load(folder)
     for column in columns:
         index_of_column(folder, dataset.column_names, column)
@@ -101,7 +102,7 @@ def _dataset_rows(folder: Path, columns: Sequence[str]) -> Iterator[Row | BadRow
         for values in zip(*(batch[column] for column in columns), strict=True):
             number += 1
             row = {column: named[column](value) for column, value in zip(columns, values, strict=True)}
-            yield make_row(number, columns, row)
+            yield make_row(number, columns, row, time=time)
 
 
 def _names(feature: Any) -> Callable[[Any], Any]:

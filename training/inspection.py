@@ -15,7 +15,7 @@ from training.data import Columns
 from training.findings import Finding, Tables, label_findings, row_findings
 from training.leakage import leakage_findings
 from training.lengths import Lengths, TokenCounter, estimate
-from training.reading import find_sources, read_table
+from training.reading import find_sources, read_sources
 
 __all__ = ["Inspection", "check_data", "inspect_tables"]
 
@@ -87,12 +87,7 @@ def check_data(
     """
     paths = [None if path is None else Path(path) for path in (validation, test)]
     sources = find_sources(Path(data), validation=paths[0], test=paths[1])
-    train, validation_table, test_table = (
-        None if path is None else read_table(path, columns)
-        for path in (sources.train, sources.validation, sources.test)
-    )
-    assert train is not None  # find_sources gives one
-    return inspect_tables(Tables(train, validation_table, test_table), counter=counter, max_length=max_length)
+    return inspect_tables(Tables(*read_sources(sources, columns)), counter=counter, max_length=max_length)
 
 
 def inspect_tables(tables: Tables, *, counter: TokenCounter | None = None, max_length: int = _MAX_LENGTH) -> Inspection:

@@ -105,7 +105,7 @@ def read_unlabelled(path: Path) -> tuple[str, ...]:
         ConfigError: it cannot be read, or has no text.
     """
     try:
-        texts = tuple(line for line in path.read_text("utf-8").splitlines() if line.strip())
+        texts = tuple(line for line in path.read_text("utf-8-sig").splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         fix = "give a file of UTF-8 with one text a line"
         raise ConfigError(f"--unlabelled {path}: it cannot be read ({type(error).__name__}); {fix}") from error

@@ -20,7 +20,7 @@ from training.encoder import find_base
 from training.findings import Tables
 from training.inspection import Inspection, inspect_tables
 from training.lengths import token_counter
-from training.reading import find_sources, read_table
+from training.reading import find_sources, read_sources
 from training.rejection import joined, set_apart
 from training.settings import FitSettings
 from training.splits import split_table
@@ -79,11 +79,7 @@ def read_parts(
         ConfigError: files, columns, rows or labels that cannot be used.
     """
     sources = find_sources(Path(data), validation=_path(validation), test=_path(test))
-    train, validation_table, test_table = (
-        None if path is None else read_table(path, settings.columns)
-        for path in (sources.train, sources.validation, sources.test)
-    )
-    assert train is not None  # find_sources gives one
+    train, validation_table, test_table = read_sources(sources, settings.columns)
     tables = Tables(train, validation_table, test_table, settings.out_of_scope_label)
     inspection = inspected(tables, settings)
     validation_share = settings.validation_share

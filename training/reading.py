@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from training.data import LABEL_SEPARATOR, METHOD_COLUMN, MULTI_LABEL_COLUMN, OR
 from training.folders import folder_column_names, folder_rows, is_table
 from training.tables import FORMATS, BadRow, Cell, NoColumnError, Row, column_names, read_rows
 
-__all__ = ["Sources", "find_part", "find_sources", "find_table", "read_original_rows", "read_table"]
+__all__ = ["Sources", "find_part", "find_sources", "find_table", "read_original_rows", "read_sources", "read_table"]
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +81,22 @@ def find_table(folder: Path, kind: str) -> Path | None:
     return found[0] if found else None
 
 
+def read_sources(sources: Sources, columns: Columns | None = None) -> tuple[Table, Table | None, Table | None]:
+    """The tables to train, validate and test on, each as `read_table` reads it.
+
+    Groups and times are read of the first alone: they say how it is divided, and the others are not.
+
+    Raises:
+        ConfigError: as `read_table`.
+    """
+    columns = columns or Columns()
+    held_out = replace(columns, group=None, time=None)
+    validation, test = (
+        None if path is None else read_table(path, held_out) for path in (sources.validation, sources.test)
+    )
+    return read_table(sources.train, columns), validation, test
+
+
 def read_table(path: Path, columns: Columns | None = None) -> Table:
     """All rows of a file, or of a folder that is one table, that have a text and a label; a warning counts the others.
 
@@ -97,9 +113,9 @@ def read_table(path: Path, columns: Columns | None = None) -> Table:
     optional = [name for name in (columns.group, columns.time) if name is not None]
     rows = _Rows(path, columns, label_column, multi_label=multi_label, is_augmented=is_augmented)
     wanted = (*columns.text, label_column, *optional, *((ORIGIN_COLUMN, METHOD_COLUMN) if is_augmented else ()))
-    found = folder_rows(path, wanted) if path.is_dir() else read_rows(path, wanted)
+    rows_of = folder_rows if path.is_dir() else read_rows
     try:
-        for row in found:
+        for row in rows_of(path, wanted, time=columns.time):
             rows.add(row)
     except NoColumnError as error:
         option = {columns.group: "--group-column", columns.time: "--time-column"}.get(error.column)
@@ -213,9 +229,11 @@ class _Rows:
         Raises:
             ConfigError: there are none.
         """
-        num_skipped = len(self._incomplete) + len(self._bad) + self._num_dropped
+        num_skipped = len(self._incomplete) + len(self._bad)
         if not self._texts:
             problem = f"none of its {num_skipped} rows has both a text and a label" if num_skipped else "it has no rows"
+            if self._num_dropped:
+                problem = f"the label map leaves out all {self._num_dropped} rows that have a text and a label"
             raise ConfigError(f"{self._path}: {problem}; check the file and the names of the columns")
         for what, lines in (("without a text or a label", self._incomplete), ("that cannot be read", self._bad)):
             if lines:
@@ -238,6 +256,7 @@ class _Rows:
             origins=self._origins if self._is_augmented else None,
             augmented=self._augmented if self._is_augmented else None,
             num_skipped=num_skipped,
+            num_dropped=self._num_dropped,
         )
 
     def _labels(self, line: int, cell: Cell) -> tuple[str, ...] | None:

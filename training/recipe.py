@@ -44,7 +44,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
         ConfigError: it cannot be read, or has a key or a value that no field takes; with the fix.
     """
     try:
-        content = tomllib.loads(path.read_text("utf-8"))
+        content = tomllib.loads(path.read_text("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--config {path}: it cannot be read ({error}); give a file such as run.toml") from error
     except tomllib.TOMLDecodeError as error:

@@ -1,8 +1,8 @@
 """Files to rows of cells: CSV, TSV, JSON lines and Parquet.
 
 Every cell is a string and only the empty one is missing: the texts "NA" and "null" and the labels "None" and "01" are
-what they are (readers that guess types lose them). JSON and Parquet may hold lists of strings too. What the columns
-mean is for reading.py.
+what they are (readers that guess types lose them). JSON and Parquet may hold lists of strings too, and the times and
+dates of Parquet are their ISO 8601 texts. What the columns mean is for reading.py.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date, datetime
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -100,7 +101,8 @@ def column_names(path: Path) -> list[str]:
     suffix = _suffix(path)
     with _reading(path):
         if suffix == ".parquet":
-            return list(_parquet_file(path).schema_arrow.names)
+            with _parquet_file(path) as file:
+                return list(file.schema_arrow.names)
         with _open(path) as file:
             if suffix in _DELIMITERS:
                 return _header(path, csv.reader(file, delimiter=_DELIMITERS[suffix], strict=True))
@@ -111,8 +113,13 @@ def column_names(path: Path) -> list[str]:
     return list(found)
 
 
-def read_rows(path: Path, columns: Sequence[str]) -> Iterator[Row | BadRow]:
+def read_rows(path: Path, columns: Sequence[str], *, time: str | None = None) -> Iterator[Row | BadRow]:
     """The rows of a file, only the `columns` named, in that order; what cannot be read comes as a `BadRow`.
+
+    Args:
+        path: of the file.
+        columns: by name.
+        time: the one of them that tells a time: numbers with a fraction are cells there.
 
     Raises:
         ConfigError: a file that cannot be read, is of another format, or lacks a column; with the file and the fix.
@@ -120,11 +127,11 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[Row | BadRow]:
     suffix = _suffix(path)
     with _reading(path):
         if suffix == ".parquet":
-            yield from _parquet(path, columns)
+            yield from _parquet(path, columns, time)
         elif suffix in _DELIMITERS:
             yield from _delimited(path, columns, _DELIMITERS[suffix])
         else:
-            yield from _json_lines(path, columns)
+            yield from _json_lines(path, columns, time)
 
 
 def to_cell(value: Any) -> Cell | None:
@@ -135,6 +142,10 @@ def to_cell(value: Any) -> Cell | None:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)  # whole numbers are common labels
+    if isinstance(value, datetime):
+        return datetime.isoformat(value)  # not the method of pandas, which tells nanoseconds: Python 3.10 reads none
+    if isinstance(value, date):
+        return value.isoformat()
     if isinstance(value, list):
         cells = [to_cell(item) for item in value]
         texts = tuple(cell for cell in cells if isinstance(cell, str) and cell)
@@ -142,11 +153,12 @@ def to_cell(value: Any) -> Cell | None:
     return None
 
 
-def make_row(number: int, columns: Sequence[str], value: dict[str, Any]) -> Row | BadRow:
-    """The cells of a row from its values by column, a missing one empty."""
+def make_row(number: int, columns: Sequence[str], value: dict[str, Any], *, time: str | None = None) -> Row | BadRow:
+    """The cells of a row from its values by column, a missing one empty; `time` as for `read_rows`."""
     cells = []
     for column in columns:
-        cell = to_cell(value.get(column))
+        found = value.get(column)
+        cell = repr(found) if column == time and isinstance(found, float) else to_cell(found)
         if cell is None:
             kind = type(value[column]).__name__
             return BadRow(number, f"has a {kind} as {column!r}", "give a string, or null for a missing one")
@@ -231,7 +243,7 @@ def _delimited(path: Path, columns: Sequence[str], delimiter: str) -> Iterator[R
             yield _not_utf8(line) if any(map(_is_undecoded, chosen)) else Row(line, chosen)
 
 
-def _json_lines(path: Path, columns: Sequence[str]) -> Iterator[Row | BadRow]:
+def _json_lines(path: Path, columns: Sequence[str], time: str | None) -> Iterator[Row | BadRow]:
     found: dict[str, None] = {}
     missing = set(columns)
     with _open(path) as file:
@@ -246,7 +258,7 @@ def _json_lines(path: Path, columns: Sequence[str]) -> Iterator[Row | BadRow]:
             else:
                 found.update(dict.fromkeys(value))
                 missing.difference_update(value)
-                yield make_row(number, columns, value)
+                yield make_row(number, columns, value, time=time)
     if not found:
         raise ConfigError(f"{path}: it is empty; give at least two rows")
     for column in columns:
@@ -263,26 +275,49 @@ def _object(line: str) -> dict[str, Any] | str:
     return value if isinstance(value, dict) else "is no JSON object"
 
 
-def _parquet(path: Path, columns: Sequence[str]) -> Iterator[Row | BadRow]:
-    file = _parquet_file(path)
-    for column in columns:
-        index_of_column(path, file.schema_arrow.names, column)
+def _parquet(path: Path, columns: Sequence[str], time: str | None) -> Iterator[Row | BadRow]:
     number = 0
-    for batch in file.iter_batches(columns=list(columns)):
-        for value in batch.to_pylist():
-            number += 1
-            yield make_row(number, columns, value)
+    with _parquet_file(path) as file:
+        for column in columns:
+            index_of_column(path, file.schema_arrow.names, column)
+        for batch in file.iter_batches(columns=list(columns)):
+            try:
+                values = batch.to_pylist()
+            except (ValueError, OverflowError):  # of some row: which one?
+                values = [_value(batch.slice(i, 1)) for i in range(len(batch))]
+            for value in values:
+                number += 1
+                if isinstance(value, dict):
+                    yield make_row(number, columns, value, time=time)
+                else:
+                    yield BadRow(number, value, "write the file again, without such values")
 
 
-def _parquet_file(path: Path) -> Any:
+def _value(row: Any) -> dict[str, Any] | str:
+    """The values of a batch of one row, or what is wrong with them."""
+    try:
+        value: dict[str, Any] = row.to_pylist()[0]
+    except UnicodeDecodeError:
+        return "has a string that is not UTF-8"
+    except (ValueError, OverflowError):
+        return "has a time that no calendar has"
+    return value
+
+
+@contextmanager
+def _parquet_file(path: Path) -> Iterator[Any]:
+    """The file, and its name in what is wrong with it, which may show late."""
     try:
         from pyarrow import ArrowException, parquet  # type: ignore[import-not-found, unused-ignore]  # optional
     except ImportError as error:
         raise ConfigError(f"{path}: reading Parquet needs pyarrow; pip install pyarrow, or give a CSV file") from error
     try:
-        return parquet.ParquetFile(path)
-    except ArrowException as error:
-        raise ConfigError(f"{path}: it is no Parquet file ({type(error).__name__}); write it again") from error
+        yield parquet.ParquetFile(path)
+    except (ArrowException, UnicodeDecodeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the system's, and not pyarrow's own
+            raise
+        problem = f"it is no Parquet file, or a damaged one ({type(error).__name__})"
+        raise ConfigError(f"{path}: {problem}; write it again") from error
 
 
 def _is_undecoded(text: str) -> bool:

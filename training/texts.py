@@ -22,7 +22,7 @@ def read_texts(path: Path, columns: Sequence[str] = ("text",)) -> list[str]:
     """
     if path.suffix.lower() == ".txt":
         try:
-            lines = path.read_text("utf-8").split("\n")
+            lines = path.read_text("utf-8-sig").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(
                 f"{path}: it cannot be read ({error}); give a file of UTF-8 with one text a line"

@@ -220,6 +220,16 @@ def test_the_command_shows_lines_but_no_texts_and_exits_1_for_warnings(tmp_path:
     assert [(f["code"], f["part"], f["lines"]) for f in found_by_machine["findings"]] == [("leakage", "test", [5])]
 
 
+def test_rows_that_the_label_map_leaves_out_are_a_note(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.jsonl", table(texts(600), ["a", "b", "unsure"] * 200))
+    ran = CliRunner().invoke(cli, ["data", "check", str(path), "--label-map", "unsure="])
+    assert ran.exit_code == 0
+    assert "note, train: 200 rows are left out by the label map" in ran.stdout
+    assert json.loads(CliRunner().invoke(cli, ["data", "check", str(path), "--label-map", "unsure=", "--json"]).stdout)[
+        "skipped"
+    ] == {"train": 0}
+
+
 def test_the_out_of_scope_label_need_not_be_trained() -> None:
     test = table(texts(200, 2), ["a", "b", "oos", "b"] * 50)
     tables = Tables(clean(), None, test, out_of_scope_label="oos")

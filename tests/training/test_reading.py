@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +11,12 @@ import pytest
 from click.testing import CliRunner
 
 from stream_classifier.errors import ConfigError
+from tests.plugins.models import make_directory
 from training.cli import cli
 from training.data import Columns
+from training.parts import read_parts
 from training.reading import find_part, find_sources, read_table
+from training.settings import FitSettings
 
 
 @pytest.fixture
@@ -130,6 +134,84 @@ def test_numbers_that_parquet_holds_are_labels_and_lists_are_several(tmp_path: P
     path.write_bytes(b"PAR1 no")
     with pytest.raises(ConfigError, match="no Parquet file"):
         read_table(path)
+
+
+@pytest.mark.parametrize("encoded", [False, True], ids=["plain", "dictionary"])
+def test_rows_of_parquet_that_are_not_utf8_are_refused_by_number_or_skipped_and_counted(
+    tmp_path: Path, encoded: bool
+) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    values = pyarrow.array([b"one", b"caf\xe9", b"two"])
+    texts = pyarrow.Array.from_buffers(pyarrow.string(), 3, values.buffers())
+    path = tmp_path / "t.parquet"
+    texts = texts.dictionary_encode() if encoded else texts
+    parquet.write_table(pyarrow.table({"text": texts, "label": ["a", "b", "b"]}), path)
+    refused = CliRunner().invoke(cli, ["data", "check", str(path)])
+    assert isinstance(refused.exception, ConfigError)
+    assert "t.parquet: line 2 has a string that is not UTF-8; write the file again" in str(refused.exception)
+    table = read_table(path, Columns(skip_bad_rows=True))
+    assert (table.texts, table.lines, table.num_skipped) == (["one", "two"], [1, 3], 1)
+
+
+def test_a_parquet_file_whose_pages_are_damaged_is_refused(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path = tmp_path / "t.parquet"
+    columns = {"text": [f"text {i}" for i in range(500)], "label": ["a", "b"] * 250}
+    parquet.write_table(pyarrow.table(columns), path)
+    content = bytearray(path.read_bytes())
+    content[60:400] = bytes(340)
+    path.write_bytes(content)
+    with pytest.raises(
+        ConfigError, match=r"t\.parquet: it is no Parquet file, or a damaged one \(\w+\); write it again"
+    ):
+        read_table(path)
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_times_and_dates_that_parquet_holds_are_times(tmp_path: Path, unit: str) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    of_a_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
+    moments = pyarrow.array([3600 * of_a_second, 7200 * of_a_second + (unit == "ns")], pyarrow.timestamp(unit))
+    zoned = moments.cast(pyarrow.timestamp(unit, "Europe/Berlin"))
+    dates = pyarrow.array([datetime.date(1970, 1, 2), datetime.date(1970, 1, 3)])
+    columns = {"text": ["one", "two"], "label": ["a", "b"], "at": moments, "there": zoned, "on": dates, "n": [0.5, 1.0]}
+    path = tmp_path / "t.parquet"
+    parquet.write_table(pyarrow.table(columns), path)
+    for column, times in {"at": [3600, 7200], "there": [3600, 7200], "on": [86400, 172800], "n": [0.5, 1.0]}.items():
+        assert read_table(path, Columns(time=column)).times == times
+    assert read_table(path, Columns(label="on")).labels == ["1970-01-02", "1970-01-03"]
+
+
+def test_a_time_of_parquet_that_no_calendar_has_is_refused(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path = tmp_path / "t.parquet"
+    columns = {"text": ["one", "two"], "label": ["a", "b"], "at": pyarrow.array([0, 2**60], pyarrow.timestamp("ms"))}
+    parquet.write_table(pyarrow.table(columns), path)
+    with pytest.raises(ConfigError, match="line 2 has a time that no calendar has"):
+        read_table(path, Columns(time="at"))
+
+
+def test_groups_and_times_are_wanted_of_the_rows_that_they_divide_alone(tmp_path: Path) -> None:
+    rows = [f"the {kind} of number {i},{kind},{i},g{i}" for i in range(30) for kind in ("good", "bad")]
+    train, test = tmp_path / "train.csv", tmp_path / "test.csv"
+    train.write_text("\n".join(["text,label,at,who", *rows]))
+    test.write_text("text,label\nquite another text,good\none that is like none,bad\n")
+    columns = Columns(time="at", group="who")
+    settings = FitSettings(base=str(make_directory(tmp_path / "base")), columns=columns)
+    parts = read_parts(train, settings=settings, validation=test, test=test)
+    assert (len(parts.validation), len(parts.train)) == (2, 60)
+    arguments = ["data", "check", str(train), "--validation", str(test), "--time-column", "at"]
+    assert "validation  2 rows, 2 labels" in CliRunner().invoke(cli, arguments).stdout
+    with pytest.raises(ConfigError, match=r"--group-column who: .*test\.csv has no such column"):
+        read_parts(test, settings=settings)
 
 
 def test_a_folder_without_rows_and_two_tables_of_one_kind_are_refused(tmp_path: Path) -> None:

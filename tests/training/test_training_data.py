@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 
 from stream_classifier.errors import ConfigError
+from training.cli.fit_options import read_golden_texts
 from training.cli.options import parse_label_map
 from training.data import Columns, label_targets, labels_of
+from training.lesson import read_unlabelled
 from training.reading import find_part, find_sources, read_table
+from training.recipe import read_recipe
+from training.texts import read_texts
 
 
 def write(path: Path, content: str) -> Path:
@@ -106,7 +110,9 @@ def test_bad_lines_of_json_are_named_or_skipped(tmp_path: Path) -> None:
 def test_a_label_map_renames_merges_and_drops(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", "text,label\none,Spam\ntwo,spam \nthree,ham\nfour,unsure\n")
     table = read_table(path, Columns(label_map={"Spam": "spam", "spam ": "spam", "unsure": ""}))
-    assert (table.labels, table.num_skipped) == (["spam", "spam", "ham"], 1)
+    assert (table.labels, table.num_skipped, table.num_dropped) == (["spam", "spam", "ham"], 0, 1)
+    with pytest.raises(ConfigError, match="the label map leaves out all 4 rows that have a text and a label"):
+        read_table(path, Columns(label_map=dict.fromkeys(("Spam", "spam ", "ham", "unsure"), "")))
     several = write(tmp_path / "m.csv", "text,labels\none,a|b|c\ntwo,c\n")
     mapped = read_table(several, Columns(label_map={"b": "a", "c": ""}))
     assert mapped.label_sets == [("a",)]
@@ -119,6 +125,29 @@ def test_a_label_map_is_written_on_the_command_line_or_in_a_file(tmp_path: Path)
     for wrong in ("a", "=x", "a=x,a=y"):
         with pytest.raises(ConfigError, match=r"--label-map"):
             parse_label_map(wrong)
+
+
+def test_a_byte_order_mark_is_no_part_of_what_it_begins(tmp_path: Path) -> None:
+    def marked(name: str, content: str) -> Path:
+        (tmp_path / name).write_text(content, encoding="utf-8-sig")
+        return tmp_path / name
+
+    assert parse_label_map(str(marked("map", "Spam=spam\n"))) == {"Spam": "spam"}
+    assert read_texts(marked("texts.txt", "one\n")) == ["one"]
+    assert read_unlabelled(tmp_path / "texts.txt") == read_golden_texts(str(tmp_path / "texts.txt")) == ("one",)
+    assert read_recipe(marked("run.toml", "seed = 3\n"))["seed"] == 3
+    assert read_table(marked("t.jsonl", '{"text": "one", "label": "a"}\n')).texts == ["one"]
+    assert read_table(marked("t.csv", "text,label\none,a\n")).texts == ["one"]
+
+
+def test_numbers_with_a_fraction_are_times_and_no_texts(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.jsonl", '{"text": "a", "label": "x", "at": 1.5}\n{"text": "b", "label": "y", "at": 2}\n')
+    assert read_table(path, Columns(time="at")).times == [1.5, 2.0]
+    with pytest.raises(ConfigError, match="line 1 has a float as 'at'"):
+        read_table(path, Columns(label="at"))
+    not_finite = write(tmp_path / "n.jsonl", '{"text": "a", "label": "x", "at": NaN}\n')
+    with pytest.raises(ConfigError, match=r"line 1 has no time in 'at' \(--time-column\)"):
+        read_table(not_finite, Columns(time="at"))
 
 
 def test_several_text_columns_are_joined(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def read_golden_texts(option: str) -> tuple[str, ...]:
     if option == "none":
         return ()
     try:
-        texts = tuple(line for line in Path(option).read_text("utf-8").split("\n") if line.strip())
+        texts = tuple(line for line in Path(option).read_text("utf-8-sig").split("\n") if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         fix = "give a file of UTF-8 with one text a line, or none"
         raise ConfigError(f"--golden-texts {option}: it cannot be read ({type(error).__name__}); {fix}") from error

@@ -82,7 +82,7 @@ def parse_label_map(option: str) -> dict[str, str]:
     """
     path = Path(option)
     try:
-        entries = path.read_text("utf-8").splitlines() if path.is_file() else option.split(",")
+        entries = path.read_text("utf-8-sig").splitlines() if path.is_file() else option.split(",")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--label-map {option}: it cannot be read; give a file of UTF-8, or old=new") from error
     label_map: dict[str, str] = {}
