@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from stream_classifier.errors import ConfigError
 from stream_classifier.model.calibration import MULTI_LABEL, SINGLE_LABEL
-from stream_classifier.model.labels import guess_positive, index_of
+from stream_classifier.model.labels import guess_positive, index_of, named
 from training.data import Table, label_targets, labels_of
 from training.encoder import find_base
 from training.findings import Tables
@@ -84,10 +84,12 @@ def read_parts(
     inspection = inspected(tables, settings)
     validation_share = settings.validation_share
     if test_table is None and settings.test_share:
-        train, test_table = split_table(train, share=settings.test_share, seed=_TEST_SEED, part="test")
+        train, test_table = _divided(train, settings, share=settings.test_share, seed=_TEST_SEED, part="test")
         validation_share /= 1 - settings.test_share
     if validation_table is None:
-        train, validation_table = split_table(train, share=validation_share, seed=settings.seed)
+        train, validation_table = _divided(
+            train, settings, share=validation_share, seed=settings.seed, part="validation"
+        )
     outside = None
     if settings.out_of_scope_label is not None:
         train, outside_train = set_apart(train, settings.out_of_scope_label)
@@ -104,6 +106,17 @@ def read_parts(
         len(labels),
     )
     return Parts(train, validation_table, test_table, labels, positive_label, inspection, outside)
+
+
+def _divided(table: Table, settings: FitSettings, *, share: float, seed: int, part: str) -> tuple[Table, Table]:
+    """As `split_table`; time may leave a label to the second part alone, which is refused."""
+    first, second = split_table(table, share=share, seed=seed, part=part)
+    untrained = sorted({*second.label_counts()} - {*first.label_counts()} - {settings.out_of_scope_label})
+    if table.times is not None and untrained:
+        what = f"no row before the latest {len(second)}, which --time-column holds out for {part}, has the label"
+        fix = f"leave --time-column out, give a smaller --{part}-share, or leave its rows out with --label-map old="
+        raise ConfigError(f"{table.source}: {what} {named(untrained)}, so that it would not be trained; {fix}")
+    return first, second
 
 
 def _positive_label(settings: FitSettings, labels: tuple[str, ...]) -> str | None:

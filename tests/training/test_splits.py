@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +163,24 @@ def test_a_time_column_is_used_by_a_fit(tmp_path: Path) -> None:
     assert parts.test.times
     assert max(parts.train.times) < min(parts.validation.times)
     assert max(parts.validation.times) < min(parts.test.times)
+
+
+@pytest.mark.parametrize(("part", "shares"), [("validation", {}), ("test", {"test_share": 0.1})])
+def test_a_label_that_the_latest_rows_alone_have_is_refused_by_name(
+    tmp_path: Path, part: str, shares: dict[str, float]
+) -> None:
+    path = tmp_path / "t.csv"
+    rows = [[text, "ab"[i % 2] if i < 97 else "new", i] for i, text in enumerate(texts(100))]
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["text", "label", "at"], *rows])
+    settings = FitSettings(columns=Columns(time="at"), **shares)  # type: ignore[arg-type]
+    what = f"no row before the latest 10, which --time-column holds out for {part}, has the label 'new'"
+    with pytest.raises(ConfigError, match=rf"t\.csv: {what}.*leave --time-column out.*--label-map old="):
+        read_parts(path, settings=settings)
+    outside = read_parts(path, settings=replace(settings, out_of_scope_label="new"))
+    assert outside.labels == ("a", "b")
+    without = read_parts(path, settings=replace(settings, columns=Columns(time="at", label_map={"new": ""})))
+    assert without.labels == ("a", "b")
 
 
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=20))
