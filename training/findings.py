@@ -22,7 +22,7 @@ _FEW_EXAMPLES = 8
 _IMBALANCE = 10
 _SHIFT = 0.1
 _MIN_VALIDATION = 200  # fewer are not calibrated on
-_SEPARATORS = re.compile(r"[\s_-]+")
+_SEPARATORS = re.compile(r"[\s_\u2010-\u2015\u2212-]+")
 _NUMBER = re.compile(r"\s*[+-]?[\d.,]+(e[+-]?\d+)?\s*", re.IGNORECASE)
 
 
@@ -34,7 +34,7 @@ class Tables:
     validation: Table | None = None
     test: Table | None = None
     out_of_scope_label: str | None = None
-    """A label that stays out of the head: training need not have it."""
+    """A label that stays out of the head: training need not have it, and its rows are not among those counted."""
 
     def parts(self) -> list[tuple[str, Table]]:
         """Name and table of those that are there."""
@@ -96,9 +96,17 @@ def counted(number: int, noun: str) -> str:
 def label_findings(tables: Tables) -> Iterator[Finding]:
     """What is wrong with the labels, within the training table and between it and the others."""
     yield from _names(tables)
-    yield from _counts(tables)
-    for part, table in tables.parts()[1:]:
-        yield from _differences(tables.train, part, table, tables.out_of_scope_label)
+    outside = tables.out_of_scope_label
+    parts = tables.parts()
+    if outside is not None:
+        yield from (unfit := [*_unfit_for_scope(parts, outside)])
+        if unfit:
+            return
+        parts = [(part, _without(table, outside)) for part, table in parts]
+    (_, train), *others = parts
+    yield from _counts(train)
+    for part, table in others:
+        yield from _differences(train, part, table)
 
 
 def row_findings(tables: Tables) -> Iterator[Finding]:
@@ -138,19 +146,27 @@ def _names(tables: Tables) -> Iterator[Finding]:
         if len(labels) > 1:
             kept, *others = sorted(labels, key=lambda label: (-counts[label], label))
             renamed = ",".join(f"{other}={kept}" for other in others)
-            message = f"the labels {named([kept, *others])} differ in case, spaces or hyphens only"
+            message = f"the labels {named([kept, *others])} differ in case, spaces, hyphens or underscores only"
             yield Finding("similar-labels", "warning", "train", message, f"merge them: --label-map '{renamed}'")
     if tables.train.multi_label and all(len(label_set) == 1 for label_set in tables.train.label_sets):
         fix = "if a text can have only one, give --label-column with a column of another name than labels"
         yield Finding("one-label-each", "note", "train", "every text of this multi-label table has one label", fix)
 
 
-def _counts(tables: Tables) -> Iterator[Finding]:
-    counts = tables.train.label_counts()
+def _unfit_for_scope(parts: Sequence[tuple[str, Table]], outside: str) -> Iterator[Finding]:
+    for part, table in parts:
+        if table.multi_label:
+            message = "a text with none of several labels is uncertain already"
+            yield Finding("out-of-scope", "error", part, message, "leave --out-of-scope-label out")
+        elif not table.label_counts().keys() - {outside}:
+            message = f"all {len(table)} rows have the out-of-scope label {outside!r}"
+            yield Finding("out-of-scope", "error", part, message, "give rows with the labels of the model too")
+
+
+def _counts(train: Table) -> Iterator[Finding]:
+    counts = train.label_counts()
     if len(counts) < 2:
-        message = (
-            f"all {len(tables.train)} rows have the label {named(list(counts))}" if counts else "no row has a label"
-        )
+        message = f"all {len(train)} rows have the label {named(list(counts))}" if counts else "no row has a label"
         yield Finding("one-label", "error", "train", message, "give at least two labels")
         return
     single = sorted(label for label, count in counts.items() if count == 1)
@@ -169,14 +185,14 @@ def _counts(tables: Tables) -> Iterator[Finding]:
         yield Finding("imbalance", "note", "train", message, fix)
 
 
-def _differences(train: Table, part: str, table: Table, out_of_scope_label: str | None) -> Iterator[Finding]:
+def _differences(train: Table, part: str, table: Table) -> Iterator[Finding]:
     if table.multi_label != train.multi_label:
         kinds = ["several labels a text" if t.multi_label else "one" for t in (train, table)]
         message = f"the training rows have {kinds[0]}, these {kinds[1]}"
         yield Finding("kinds-differ", "error", part, message, "give both the same label column")
         return
     known, counts = train.label_counts(), table.label_counts()
-    unknown = sorted(set(counts) - set(known) - {out_of_scope_label})
+    unknown = sorted(set(counts) - set(known))
     if unknown:
         rows = [i for i, label_set in enumerate(table.label_sets) if not set(label_set).isdisjoint(unknown)]
         message = f"{counted(len(unknown), 'label')} not among those of {train.source}: {named(unknown)}"
@@ -194,3 +210,7 @@ def _differences(train: Table, part: str, table: Table, out_of_scope_label: str 
             "make sure that it is like the stream; probabilities follow the training rows unless --priors corrects them"
         )
         yield Finding("label-shift", "note", part, message, fix)
+
+
+def _without(table: Table, label: str) -> Table:
+    return table.take([i for i, label_set in enumerate(table.label_sets) if label not in label_set], table.source)

@@ -71,6 +71,7 @@ def check_data(
     validation: str | Path | None = None,
     test: str | Path | None = None,
     columns: Columns | None = None,
+    out_of_scope_label: str | None = None,
     counter: TokenCounter | None = None,
     max_length: int = _MAX_LENGTH,
 ) -> Inspection:
@@ -79,6 +80,7 @@ def check_data(
     Args:
         data, validation, test: as for `training.fit`.
         columns: where texts and labels are; None: text and label, or labels.
+        out_of_scope_label: as the settings of `training.fit` say; None: there is none.
         counter: counts tokens, see `training.lengths.token_counter`; None: they are estimated.
         max_length: tokens that will be read of a text.
 
@@ -87,7 +89,8 @@ def check_data(
     """
     paths = [None if path is None else Path(path) for path in (validation, test)]
     sources = find_sources(Path(data), validation=paths[0], test=paths[1])
-    return inspect_tables(Tables(*read_sources(sources, columns)), counter=counter, max_length=max_length)
+    tables = Tables(*read_sources(sources, columns), out_of_scope_label)
+    return inspect_tables(tables, counter=counter, max_length=max_length)
 
 
 def inspect_tables(tables: Tables, *, counter: TokenCounter | None = None, max_length: int = _MAX_LENGTH) -> Inspection:

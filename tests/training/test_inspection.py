@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -69,7 +70,9 @@ def test_a_text_with_another_label_in_the_test_rows() -> None:
     assert "two-labels" in found(train, None, test)
 
 
-@pytest.mark.parametrize(("one", "other"), [("Spam", "spam "), ("card_lost", "Card-Lost"), ("a b", "ab")])
+@pytest.mark.parametrize(
+    ("one", "other"), [("Spam", "spam "), ("card_lost", "Card-Lost"), ("a b", "ab"), ("not_spam", "Not Spam")]
+)
 def test_labels_that_are_nearly_equal_come_with_the_map_that_merges_them(one: str, other: str) -> None:
     train = table(texts(300), [*["x", one, one] * 90, *[other] * 30])
     finding = found(train)["similar-labels"]
@@ -234,6 +237,27 @@ def test_the_out_of_scope_label_need_not_be_trained() -> None:
     test = table(texts(200, 2), ["a", "b", "oos", "b"] * 50)
     tables = Tables(clean(), None, test, out_of_scope_label="oos")
     assert "unknown-labels" not in {finding.code for finding in inspect_tables(tables).findings}
+
+
+def test_rows_out_of_scope_are_judged_as_fit_judges_them(tmp_path: Path) -> None:
+    train = write(tmp_path / "train.jsonl", table(texts(401), [*["a", "b"] * 200, "oos"]))
+    test = write(tmp_path / "test.jsonl", table(texts(200, 2), ["a", "b"] * 50 + ["oos"] * 100))
+    arguments = ["data", "check", str(train), "--test", str(test), "--json"]
+    outside = ("--out-of-scope-label", "oos")
+    for options, codes in (((), {"single-examples", "imbalance", "label-shift"}), (outside, set[str]())):
+        said = json.loads(CliRunner().invoke(cli, [*arguments, *options]).stdout)
+        assert {finding["code"] for finding in said["findings"]} - {"copies", "unknown-tokens"} == codes
+    one = write(tmp_path / "one.jsonl", table(texts(400), ["a", "oos"] * 200))
+    none = write(tmp_path / "none.jsonl", table(texts(200, 2), ["oos"] * 200))
+    for path, other, problem in (
+        (one, test, "one.jsonl: all 200 rows have the label 'a'; give at least two labels"),
+        (train, none, "none.jsonl: all 200 rows have the out-of-scope label 'oos'; give rows with the labels"),
+    ):
+        ran = CliRunner().invoke(cli, ["data", "check", str(path), "--test", str(other), *outside])
+        assert ran.exit_code == 1
+        assert problem.partition(": ")[2].partition(";")[0] in ran.stdout
+        with pytest.raises(ConfigError, match=re.escape(problem)):
+            read_parts(path, test=other, settings=FitSettings(out_of_scope_label="oos"))
 
 
 @pytest.mark.parametrize(

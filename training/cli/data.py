@@ -44,6 +44,7 @@ def command() -> None:
 @click.option("--validation", type=click.Path(path_type=Path), help="A file of validation rows.")
 @click.option("--test", type=click.Path(path_type=Path), help="A file of test rows.")
 @columns_options
+@click.option("--out-of-scope-label", metavar="LABEL", help="As for fit: rows with it are none of the labels' rows.")
 @click.option("--base", help="Count tokens as this base does: directory or Hub name [default: as fit; else estimated]")
 @click.option("--max-length", type=click.IntRange(8), default=256, show_default=True, help="Tokens read of a text.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
@@ -52,6 +53,7 @@ def check(
     validation: Path | None,
     test: Path | None,
     columns: Columns,
+    out_of_scope_label: str | None,
     base: str | None,
     max_length: int,
     as_json: bool,
@@ -69,7 +71,13 @@ def check(
 
     counter = _counter(base)
     inspection = check_data(
-        data, validation=validation, test=test, columns=columns, counter=counter, max_length=max_length
+        data,
+        validation=validation,
+        test=test,
+        columns=columns,
+        out_of_scope_label=out_of_scope_label,
+        counter=counter,
+        max_length=max_length,
     )
     if as_json:
         print_json(inspection.as_dict())
