@@ -136,9 +136,9 @@ def test_of_a_folder_the_training_rows_alone_are_augmented(tmp_path: Path) -> No
     for kind, number in (("train", 60), ("validation", 20), ("test", 30)):
         table(tmp_path / f"{kind}.csv", number)
     assert training.augment(tmp_path, tmp_path / "more.csv").num_originals == 60
-    for name in ("validation.csv", "test.csv"):
+    for name in ("validation", "valid", "val", "dev", "evaluation", "eval", "test", "Test"):
         with pytest.raises(ConfigError, match=r"rows to evaluate on are not augmented"):
-            training.augment(tmp_path / name, tmp_path / "other.csv")
+            training.augment(table(tmp_path / f"{name}.csv"), tmp_path / "other.csv")
 
 
 def test_a_table_that_was_augmented_is_not_augmented_again(tmp_path: Path) -> None:
@@ -212,6 +212,22 @@ def test_places_that_cannot_be_written_are_refused_before_the_work(tmp_path: Pat
 def test_settings_that_cannot_work_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         AugmentSettings(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ("--methods typing --drop-rate 0.1", "the rate of drop is given, and the methods are typing; add drop to"),
+        ("--mask-rate 0.1", "the rate of masked is given, and the methods are typing, case, drop, swap; add masked to"),
+        ("--methods drop --masked-model m", "a model of masked is given, and the methods are drop; add masked to"),
+        ("--methods drop --translate-with a --translate-back-with b", "a model of translation is given, and the"),
+    ],
+)
+def test_options_of_a_method_that_is_not_chosen_are_refused(tmp_path: Path, options: str, problem: str) -> None:
+    arguments = ["augment", str(table(tmp_path / "t.csv")), "--out", str(tmp_path / "more.csv"), *options.split()]
+    ran = CliRunner().invoke(cli, arguments)
+    assert isinstance(ran.exception, ConfigError)
+    assert problem in str(ran.exception)
 
 
 def test_the_command_says_what_it_made(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +24,7 @@ class AugmentSettings:
     """How rows are made.
 
     Raises:
-        ConfigError: a value out of range, or a method without what it needs.
+        ConfigError: a value out of range, a method without what it needs, or what no method needs.
     """
 
     methods: tuple[str, ...] = ()
@@ -60,6 +60,16 @@ class AugmentSettings:
             raise ConfigError("a translation needs two models; give --translate-with and --translate-back-with")
         if "translation" in self.methods and self.translate_with is None:
             raise ConfigError("the method translation needs --translate-with and --translate-back-with")
+        models = {"masked": self.masked_model, "translation": self.translate_with}
+        self._check_used("the rate", self.rates)
+        self._check_used("a model", [method for method, model in models.items() if model is not None])
+
+    def _check_used(self, what: str, methods: Iterable[str]) -> None:
+        for method in methods:
+            if method not in self.methods_in_turn:
+                chosen = ", ".join(self.methods_in_turn)
+                fix = f"add {method} to --methods, or leave it out"
+                raise ConfigError(f"{what} of {method} is given, and the methods are {chosen}; {fix}")
 
     @property
     def methods_in_turn(self) -> tuple[str, ...]:

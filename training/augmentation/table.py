@@ -21,7 +21,7 @@ from training.work_dir import fingerprint, work_dir
 __all__ = ["AugmentResult", "augment"]
 
 _BATCH_TEXTS = 16
-_EVALUATION_NAMES = ("validation", "valid", "dev", "test")
+_EVALUATION_NAMES = ("validation", "valid", "val", "dev", "evaluation", "eval", "test")
 
 
 @dataclass(frozen=True, slots=True)
