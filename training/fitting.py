@@ -113,10 +113,9 @@ def fit(
     check_target(out, overwrite=overwrite)
     settings = settings or FitSettings()
     settings.check_processes(processes.count)
-    if num_trials:
-        check_search(num_trials)
-        if processes.count > 1:
-            raise ConfigError("--search works in one process; search first, then fit with --config run.toml")
+    check_search(num_trials, max_minutes=max_search_minutes)
+    if num_trials and processes.count > 1:
+        raise ConfigError("--search works in one process; search first, then fit with --config run.toml")
     prepare_reporters(settings.report_to, run_name=out.name)
     parts = read_parts(data, settings=settings, validation=validation, test=test)
     settings = settings.for_rows(len(parts.train), num_processes=processes.count)

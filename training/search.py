@@ -52,12 +52,18 @@ class SearchResult:
     num_pruned: int
 
 
-def check_search(count: int) -> None:
-    """Refuses a search that cannot be.
+def check_search(count: int, *, max_minutes: float | None = None) -> None:
+    """Refuses a search that cannot be; a `count` of 0 is none.
 
     Raises:
-        ConfigError: Optuna is not installed, with the `pip install`; or fewer than two trials.
+        ConfigError: Optuna is not installed, with the `pip install`; one trial; or a limit of time that limits nothing.
     """
+    if max_minutes is not None and not count:
+        raise ConfigError(f"--search-minutes {max_minutes:g} limits a search; give --search N too, or leave it out")
+    if max_minutes is not None and not max_minutes > 0:
+        raise ConfigError(f"--search-minutes {max_minutes:g} leaves no time; give a number above 0")
+    if not count:
+        return
     if count < 2:
         raise ConfigError(f"--search {count} leaves nothing to choose from; give 2 or more")
     if importlib.util.find_spec("optuna") is None:
@@ -88,7 +94,7 @@ def search(
         ConfigError: Optuna is not there, or no trial came to an end.
         Interrupted: a signal came; the trials before the one that was running are kept.
     """
-    check_search(num_trials)
+    check_search(num_trials, max_minutes=max_minutes)
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

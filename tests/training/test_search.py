@@ -7,11 +7,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 import training
 from stream_classifier.errors import ConfigError
 from tests.plugins.models import make_directory
 from tests.training.test_fit import table
+from training.cli import cli
 from training.history import EpochRecord, TrainingHistory
 from training.interrupts import Interrupted, Interrupts
 from training.parts import read_parts
@@ -129,3 +131,18 @@ def test_without_optuna_the_install_is_named(tmp_path: Path, monkeypatch: pytest
 def test_one_trial_is_no_search(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--search 1"):
         training.fit(tmp_path / "rows.csv", tmp_path / "out", num_trials=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--search-minutes", "5"], "--search-minutes 5 limits a search; give --search N too"),
+        (["--search", "5", "--search-minutes", "0"], "--search-minutes 0 leaves no time"),
+        (["--search", "5", "--search-minutes", "nan"], "--search-minutes nan leaves no time"),
+    ],
+)
+def test_a_limit_of_time_that_limits_nothing_is_refused(options: list[str], problem: str, tmp_path: Path) -> None:
+    arguments = ["fit", str(tmp_path / "rows.csv"), "--out", str(tmp_path / "out"), *options]
+    ran = CliRunner().invoke(cli, arguments)
+    assert isinstance(ran.exception, ConfigError)
+    assert problem in str(ran.exception)
