@@ -106,14 +106,15 @@ def class_weights(
         counts: texts that have each label.
 
     "balanced" is scikit-learn's: texts / (labels × count), so that every label has the same weight in all; with several
-    labels a text, texts without the label / texts with it, as torch advises for its pos_weight.
+    labels a text, texts without the label / texts with it, as torch advises for its pos_weight. A label that all texts
+    have, or none, would then weigh nothing or anything: it weighs 1.
 
     Raises:
         ConfigError: a weight for a label that is not there.
     """
     if isinstance(wanted, str):
         if problem_type == MULTI_LABEL:
-            return torch.tensor([(num_texts - count) / max(count, 1) for count in counts])
+            return torch.tensor([(num_texts - count) / count if 0 < count < num_texts else 1.0 for count in counts])
         return torch.tensor([num_texts / (len(labels) * max(count, 1)) for count in counts])
     if unknown := sorted(set(wanted) - set(labels)):
         raise ConfigError(f"--class-weights names {unknown[0]!r}, which no row has; the labels are {', '.join(labels)}")

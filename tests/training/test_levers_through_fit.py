@@ -171,6 +171,16 @@ def test_several_labels_a_text_are_smoothed_focused_and_weighted_too(base: Path,
     assert tune(encoder, parts, settings, tmp_path).epochs[0].train_loss == pytest.approx(losses_NL.mean(), rel=1e-4)
 
 
+def test_a_label_that_every_text_has_is_learned_with_balanced_weights_too(base: Path, tmp_path: Path) -> None:
+    settings = settings_for(
+        base, batch_size=32, columns=Columns(label="label", multi_label=True), class_weights="balanced", epochs=5
+    )
+    encoder, parts = started(tmp_path, settings, {"film": 20, "film|match": 12})
+    before_N = logits_of(encoder, parts.train.texts)[:, 0]
+    tune(encoder, parts, settings, tmp_path)
+    assert (logits_of(encoder, parts.train.texts)[:, 0] > before_N + 0.05).all()
+
+
 @pytest.mark.parametrize(("lever", "value"), [("class_weights", "balanced"), ("balanced_sampling", True)])
 def test_rare_labels_count_as_much_in_the_probe_that_the_fit_begins_with(
     base: Path, tmp_path: Path, lever: str, value: Any

@@ -99,6 +99,12 @@ def test_balanced_weights_are_those_of_scikit_learn() -> None:
     assert ours.tolist() == pytest.approx(theirs.tolist())
 
 
+def test_balanced_weights_of_several_labels_a_text_are_never_nothing() -> None:
+    counts = [12, 3, 9, 0]
+    weights = class_weights("balanced", labels=list("abcd"), counts=counts, num_texts=12, problem_type=MULTI_LABEL)
+    assert weights.tolist() == pytest.approx([1.0, 3.0, 1 / 3, 1.0])
+
+
 def test_named_weights_leave_the_others_at_one_and_know_their_labels() -> None:
     weights = class_weights({"b": 2}, labels=["a", "b"], counts=[1, 1], num_texts=2, problem_type=SINGLE_LABEL)
     assert weights.tolist() == [1.0, 2.0]
