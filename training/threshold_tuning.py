@@ -119,9 +119,14 @@ def thresholds(
         device, dtype: as for `Classifier.load`: with what will serve.
 
     Raises:
-        ConfigError: a goal that the rows cannot give, with what they can; nothing is written.
+        ConfigError: a goal that the rows cannot give, with what they can, or what the goal has no use for; nothing is
+            written.
         ModelDirectoryError: the model does not load.
     """
+    if goal.costs is None and positive_label is not None:
+        raise ConfigError(f"--positive-label {positive_label} is about costs; give them, or leave it out")
+    if goal.costs is not None and goal.per_label:
+        raise ConfigError("--per-label is about --precision, --coverage or --f1, and the goal is costs; leave it out")
     path = check_place(model, out, overwrite=overwrite)
     table = read_original_rows(find_part(Path(data), "validation"), columns)
     served = Classifier.load(model, device=device, dtype=dtype)
@@ -130,6 +135,9 @@ def thresholds(
     outside = out_of_scope_label or known_out_of_scope_label(path)
     answers, before = (answer_table(loaded, table, out_of_scope_label=outside) for loaded in (open_to_all, served))
     labels = answers.labels
+    if positive_label is not None and (answers.multi_label or len(labels) != 2):
+        has = "several labels a text" if answers.multi_label else f"{len(labels)} labels"
+        raise ConfigError(f"--positive-label {positive_label} is for two labels, and the model has {has}; leave it out")
     manifest = directory.read(model).manifest
     if goal.costs is not None and (manifest is None or manifest.calibration is None):
         logger.warning("the model has no calibration, and costs take its probabilities at their word: calibrate first")

@@ -289,6 +289,29 @@ def test_the_command_shows_what_to_expect(model: Path, rows: Path, tmp_path: Pat
     assert "--false-positive-cost" in str(refused.exception)
 
 
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ("--precision 0.9 --positive-label sport", "--positive-label sport is about costs; give them, or leave it out"),
+        ("--coverage 0.9 --positive-label sport", "--positive-label sport is about costs"),
+        ("--false-positive-cost 2 --review-cost 1 --per-label", "--per-label is about --precision, --coverage or --f1"),
+        (
+            "--false-positive-cost 2 --review-cost 1 --positive-label sport",
+            "--positive-label sport is for two labels, and the model has 3 labels; leave it out",
+        ),
+        ("--keep-in-scope 0.9 --positive-label sport", "--keep-in-scope is a goal of its own"),
+    ],
+)
+def test_options_that_the_goal_has_no_use_for_are_refused(
+    options: str, problem: str, model: Path, rows: Path, tmp_path: Path
+) -> None:
+    arguments = ["thresholds", str(model), str(rows), *options.split(), "--out", str(tmp_path / "out")]
+    ran = CliRunner().invoke(cli, arguments)
+    assert isinstance(ran.exception, ConfigError)
+    assert problem in str(ran.exception)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_coverage_of_several_labels_a_text_is_refused() -> None:
     generator = np.random.default_rng(0)
     a = answers_of(generator.normal(size=(300, 3)), generator.random((300, 3)) < 0.5)

@@ -53,7 +53,7 @@ _MAX_LISTED = 20
 @click.option(
     "--rejection-score", default="auto", show_default=True, help="max_prob, energy, or whichever finds more of them."
 )
-@click.option("--per-label", is_flag=True, help="A threshold for each label that has enough rows.")
+@click.option("--per-label", is_flag=True, help="Not with costs: a threshold for each label that has enough rows.")
 @click.option("--priors", metavar="SHARES", help="Say what to expect on a stream like this: spam=0.02,ham=0.98.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write a copy there [default: change MODEL]")
 @click.option("--overwrite", is_flag=True, help="Replace the model directory at --out.")
@@ -102,7 +102,7 @@ def command(
     if keep_in_scope is None and rejection_score != "auto":
         raise ConfigError("--rejection-score is of the rule for texts out of scope; give --keep-in-scope 0.95 too")
     if keep_in_scope is not None:
-        given = (precision, coverage, false_positive_cost, false_negative_cost, review_cost, priors)
+        given = (precision, coverage, false_positive_cost, false_negative_cost, review_cost, positive_label, priors)
         if f1 or point_estimate or per_label or any(value is not None for value in given):
             raise ConfigError("--keep-in-scope is a goal of its own; run thresholds once more for another")
         _reject(model, data, keep_in_scope, out_of_scope_label, rejection_score, place, as_json=as_json)
