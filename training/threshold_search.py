@@ -204,18 +204,34 @@ def search(goal: Goal, decisions: Decisions, *, positive_index: int | None = Non
     own = _own_thresholds(goal, decisions) if goal.per_label else {}
     pooled_labels = [i for i in range(decisions.num_labels) if i not in own or own[i].cut is None]
     pooled = decisions.of(np.isin(decisions.label_K, pooled_labels))
-    cut = _cut(goal, pooled) or _cut(goal, decisions)
+    cut = _cut(goal, pooled)
+    if cut is None and len(pooled_labels) == decisions.num_labels:
+        raise ConfigError(_cannot(goal, decisions))
+    if cut is None and len(pooled.scores_K) < _rows_needed(goal):
+        cut = _borrowed(goal, decisions, pooled)
     if cut is None:
-        if len(pooled_labels) == decisions.num_labels:
-            raise ConfigError(_cannot(goal, decisions))
         return ThresholdSet(default=_NEVER, default_reached=not len(pooled.scores_K), labels=own)
     return ThresholdSet(default=cut.threshold, labels=own)
 
 
+def _rows_needed(goal: Goal) -> int:
+    if goal.precision is None or goal.point_estimate:
+        return _MIN_LABEL_ROWS
+    return max(_MIN_LABEL_ROWS, rows_to_certify(goal.precision))
+
+
+def _borrowed(goal: Goal, decisions: Decisions, pooled: Decisions) -> Cut | None:
+    """The threshold of all decisions, for labels with too few for one; None too where those few refute the goal."""
+    cut = _cut(goal, decisions)
+    if cut is None or goal.precision is None:
+        return cut
+    accepted_K = pooled.eligible_K & (pooled.scores_K >= cut.threshold)
+    accepted, wrong = int(accepted_K.sum()), int((accepted_K & ~pooled.right_K).sum())
+    return cut if 1 - one_sided_lower(wrong, accepted) >= goal.precision else None
+
+
 def _own_thresholds(goal: Goal, decisions: Decisions) -> dict[int, LabelThreshold]:
-    needed = _MIN_LABEL_ROWS
-    if goal.precision is not None and not goal.point_estimate:
-        needed = max(needed, rows_to_certify(goal.precision))
+    needed = _rows_needed(goal)
     found = {}
     for i in range(decisions.num_labels):
         of_label = decisions.of(decisions.label_K == i)

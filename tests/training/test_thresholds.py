@@ -92,6 +92,29 @@ def test_labels_with_too_few_rows_share_the_pooled_threshold_and_hopeless_ones_a
     assert chosen.thresholds_L(3)[2] == chosen.default
 
 
+@pytest.mark.parametrize(
+    ("rows", "wrong", "reached"),
+    [
+        (20, 1, True),  # too few to say that they are below 95 %
+        (40, 8, False),  # too few for a threshold, and enough to say so
+        (60, 2, False),  # enough for a threshold of their own, and there is none
+    ],
+)
+def test_labels_with_few_rows_borrow_the_threshold_of_all_unless_their_own_refute_the_goal(
+    rows: int, wrong: int, reached: bool
+) -> None:
+    """Two rare labels share what is left; of the rare rows `wrong` are so, whatever their probability."""
+    given_N = np.concatenate([np.zeros(3000, np.intp), np.arange(rows) % 2 + 1])
+    right_N = np.ones(len(given_N), np.bool_)
+    right_N[3000 + np.arange(wrong) * (rows // wrong)] = False
+    strength_N = np.concatenate([np.linspace(2, 4, 3000), np.full(rows, 3.0)])
+    true_N = np.where(right_N, given_N, (given_N + 1) % 3)
+    chosen = found(Goal(precision=0.95, per_label=True), answers_of(strength_N[:, None] * np.eye(3)[given_N], true_N))
+    assert [chosen.labels[i].cut is None for i in range(3)] == [False, True, True]
+    assert chosen.default_reached == reached
+    assert (chosen.default == 1.0) == (not reached)
+
+
 def test_costs_with_two_labels_move_the_label_and_the_thresholds() -> None:
     a = answers_of(np.zeros((4, 2)), np.array([0, 1, 0, 1]))
     chosen = found(Goal(costs=Costs(20, 1, 0.2)), a, positive_index=1)
