@@ -35,7 +35,7 @@ from stream_classifier.model.publish import replace_directory
 from stream_classifier.model.tokenization import without_surrogates
 from training.adaptation_settings import AdaptSettings
 from training.callbacks import DivergedError
-from training.checkpoints import SaveInTime, last_checkpoint
+from training.checkpoints import SaveInTime, last_checkpoint, saving
 from training.data import Table
 from training.encoder import base_errors, base_name, find_base, load_tokenizer, quiet_transformers
 from training.interrupts import Interrupts
@@ -93,7 +93,7 @@ def adapt(
 
     Raises:
         ConfigError: a base, texts or a place that cannot be used.
-        TrainingError: the loss is not a number any more.
+        TrainingError: the loss is not a number any more, or the disk is full.
         Interrupted: a signal came; the message says how to go on.
     """
     out, settings = Path(out), settings or AdaptSettings()
@@ -128,7 +128,8 @@ def adapt(
         model.to("cpu")
         adaptation = Adaptation(out, len(found), sum(map(len, train)), before, after)
         aside = work / "model"
-        _save(model, tokenizer, pooler, aside, base, adaptation)
+        with saving("the base", aside):
+            _save(model, tokenizer, pooler, aside, base, adaptation)
         replace_directory(aside, out)
     return adaptation
 
@@ -236,6 +237,10 @@ class _Trainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         return self.rows_sampler
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        with saving(f"the checkpoint of step {self.state.global_step}", Path(str(self.args.output_dir))):
+            super()._save_checkpoint(model, trial)
 
 
 class _Steps(TrainerCallback):

@@ -1,4 +1,4 @@
-"""Checkpoints: when they are saved, and how a fit is gone on from the last whole one.
+"""Checkpoints: when they are saved, what a disk without room gets, and how a fit is gone on from the last whole one.
 
 Trainer writes trainer_state.json last, so a directory with one that reads is whole, wherever the process was killed.
 """
@@ -9,18 +9,22 @@ import json
 import logging
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import nn
 from transformers import TrainerCallback
 
+from stream_classifier.errors import TrainingError
 from training.callbacks import is_enough
 from training.history import TrainingHistory
 from training.interrupts import Interrupted, Interrupts
 from training.settings import FitSettings
 
-__all__ = ["SaveInTime", "is_finished", "last_checkpoint", "load_best"]
+__all__ = ["SaveInTime", "is_finished", "last_checkpoint", "load_best", "saving"]
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +62,22 @@ class SaveInTime(TrainerCallback):
         self._saved_s = time.monotonic()
         if (signum := self._interrupts.signum) is not None:
             raise Interrupted(f"interrupted at step {state.global_step} of {state.max_steps}", signum)
+
+
+@contextmanager
+def saving(what: str, place: Path) -> Iterator[None]:
+    """Within it what keeps `what` from being written to `place`, as a full disk does, is a line that says how to go on.
+
+    Raises:
+        TrainingError: in place of what the libraries raise.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch.save's own is a RuntimeError
+        reason = str(error).strip().partition("\n")[0]
+        raise TrainingError(
+            f"{place}: {what} cannot be saved ({reason}); free some space, and give the same command with --resume"
+        ) from error
 
 
 def last_checkpoint(work_dir: Path) -> Path | None:

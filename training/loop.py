@@ -17,16 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from stream_classifier.errors import TrainingError
 from stream_classifier.model.calibration import MULTI_LABEL, Calibration
 from training.averaging import WeightAverage
 from training.callbacks import EarlyStop, NanStop, OwnDropout, Progress, ShuffleRows, Unfreeze
-from training.checkpoints import SaveInTime, is_finished, last_checkpoint, load_best
+from training.checkpoints import SaveInTime, is_finished, last_checkpoint, load_best, saving
 from training.classifier_head import classifier_of
 from training.history import TrainingHistory
 from training.interrupts import Interrupted, Interrupts
@@ -307,15 +305,9 @@ class _FitTrainer(Trainer):
             self.average.save_last_step(Path(output_dir or str(self.args.output_dir)))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        try:
-            with self._averaged():
-                super()._save_checkpoint(model, trial)
-        except (OSError, RuntimeError, SafetensorError) as error:  # torch.save's own is a RuntimeError
-            reason = str(error).strip().splitlines()[0]
-            raise TrainingError(
-                f"{self.args.output_dir}: the checkpoint of step {self.state.global_step} cannot be saved ({reason}); "
-                "free some space, and give the same command with --resume"
-            ) from error
+        what = f"the checkpoint of step {self.state.global_step}"
+        with saving(what, Path(str(self.args.output_dir))), self._averaged():
+            super()._save_checkpoint(model, trial)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW over `parameter_groups`."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +15,10 @@ from safetensors.torch import load_file
 
 import training
 from stream_classifier.errors import ConfigError
+from tests.plugins.commands import Commands
 from tests.plugins.models import make_directory
+from tests.training.test_checkpoints import limited_files
+from training import adaptation
 from training.cli import cli
 from training.encoder import load_encoder, quiet_transformers
 from training.texts import read_texts
@@ -105,3 +110,32 @@ def test_a_base_without_a_mask_token_is_refused(base: Path, texts: Path, tmp_pat
     with pytest.raises(ConfigError, match="no mask token"):
         training.adapt(str(copy), texts, tmp_path / "out")
     assert not (tmp_path / "out.work").exists()
+
+
+def limited_when_the_base_is_saved(limit: int) -> None:
+    save = adaptation._save
+
+    def save_with_little_room(*arguments: Any) -> None:
+        limited_files(limit)
+        save(*arguments)
+
+    adaptation._save = save_with_little_room  # in a process of its own
+
+
+def test_a_full_disk_is_a_line_that_says_how_to_go_on(base: Path, texts: Path, tmp_path: Path) -> None:
+    commands = Commands(tmp_path / "log")
+    arguments = ["adapt", str(base), str(texts), f"--out={tmp_path / 'out'}", "--epochs=1", "--device=cpu"]
+    room = (base / "model.safetensors").stat().st_size
+    for limit, problem in (
+        (partial(limited_files, room // 2), "the checkpoint of step "),
+        (partial(limited_files, room + 20_000), "the checkpoint of step "),
+        (partial(limited_when_the_base_is_saved, room // 2), "the base cannot be saved"),
+    ):
+        done = commands.run(arguments, limit)
+        assert done.code == 1
+        assert problem in done.last_line
+        assert "free some space, and give the same command with --resume" in done.last_line
+        assert "Traceback" not in done.stderr
+        assert not (tmp_path / "out").exists()
+    assert commands.run([*arguments, "--resume"]).code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "out"]
