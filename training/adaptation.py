@@ -97,7 +97,7 @@ def adapt(
         Interrupted: a signal came; the message says how to go on.
     """
     out, settings = Path(out), settings or AdaptSettings()
-    check_target(out, overwrite=overwrite)
+    check_target(out, overwrite=overwrite, source=base)
     found = read_texts(Path(texts), settings.text_columns)
     rows = {"text": Table(str(texts), found, [()] * len(found))}
     base = find_base(base)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from stream_classifier.errors import ConfigError, TrainingError
 from training.encoder import quiet_transformers
-from training.model_files import written_aside
+from training.model_files import check_target, written_aside
 
 __all__ = ["Conversion", "convert"]
 
@@ -54,8 +54,7 @@ def convert(directory: str | Path, out: str | Path, *, overwrite: bool = False) 
     """
     source, out = Path(directory), Path(out)
     pickles = _pickles(source)
-    if out.is_dir() and any(out.iterdir()) and not overwrite:
-        raise ConfigError(f"--out {out} is there already; give another one, or --overwrite")
+    check_target(out, overwrite=overwrite, source=source)
     with written_aside(out) as aside:
         for path in sorted(source.iterdir()):
             if path.is_file() and path.suffix in _COPIED and not path.name.endswith(".index.json"):

@@ -121,7 +121,7 @@ def distill(
     out = Path(out)
     if Processes.started().count > 1:
         raise ConfigError("distill trains in one process; start it without torchrun")
-    check_target(out, overwrite=overwrite)
+    check_target(out, overwrite=overwrite, source=teacher)
     lesson = lesson or LessonSettings()
     settings = _check(settings or FitSettings(**STUDENT), lesson, layers)
     settings.check_processes(1)

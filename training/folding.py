@@ -92,7 +92,7 @@ def export(
     if not fold_calibration:
         raise ConfigError("export has nothing to do; give --fold-calibration to write the calibration into the weights")
     out = Path(out)
-    check_target(out, overwrite=overwrite)
+    check_target(out, overwrite=overwrite, source=model)
     checked = read(model)
     content = _content(checked)
     texts = [case.text for case in checked.golden] or list(checked.labels)

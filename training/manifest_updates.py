@@ -48,11 +48,11 @@ def check_place(model: str | Path, out: str | Path | None, *, overwrite: bool = 
     """The directory that holds `model`, once it is known that what is made of it can be written.
 
     Raises:
-        ConfigError: `model` is a Hub name and there is no `out`, or `out` is there already.
+        ConfigError: `model` is a Hub name and there is no `out`, or `out` is there already, or within `model`.
         ModelDirectoryError: `model` does not load.
     """
     if out is not None:
-        check_target(Path(out), overwrite=overwrite)
+        check_target(Path(out), overwrite=overwrite, source=model)
     elif not Path(model).is_dir():
         raise ConfigError(f"{model} is no directory, so it cannot be changed; give --out for a directory of its own")
     return directory.read(model).path

@@ -26,12 +26,18 @@ __all__ = ["NUM_GOLDEN", "check_target", "finish", "pick_golden", "save_files", 
 NUM_GOLDEN = 24
 
 
-def check_target(out: Path, *, overwrite: bool) -> None:
+def check_target(out: Path, *, overwrite: bool, source: str | Path | None = None) -> None:
     """Refuses a place where a model directory cannot be put, before hours are spent on making it.
+
+    Args:
+        overwrite: whether a model directory at `out` is replaced.
+        source: the directory that it is made of, where there is one; it may be a Hub name.
 
     Raises:
         ConfigError: with the fix.
     """
+    if source is not None and Path(source).resolve() in out.resolve().parents:
+        raise ConfigError(f"--out {out} is within {source}, which it is made of; give a directory beside that")
     if out.is_dir():
         if not any(out.iterdir()):
             return
@@ -49,6 +55,7 @@ def written_aside(out: Path) -> Iterator[Path]:
 
     Raises:
         ConfigError: nothing can be written there.
+        TrainingError: a copy or weights could not be written, as on a full disk; other OSErrors pass through.
     """
     aside = out.parent / f".{out.name}.{os.getpid()}.new"
     try:
@@ -58,6 +65,10 @@ def written_aside(out: Path) -> Iterator[Path]:
     try:
         yield aside
         replace_directory(aside, out)
+    except (shutil.Error, SafetensorError) as error:
+        reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error  # of all its files the first
+        fix = "free some space if the disk is full, and give the same command again"
+        raise TrainingError(f"{out}: it cannot be written ({reason}); {fix}") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from tests.plugins.models import make_directory
 from tests.training.test_fit import table
@@ -194,3 +195,54 @@ def test_a_full_disk_says_so_and_leaves_the_model_as_it_was(
     assert "No space left on device" in line
     assert line.endswith("free some space, and give the same command again")
     assert {path.name: path.read_bytes() for path in own.iterdir()} == before
+
+
+THRESHOLDS = ("thresholds", "own", "rows.csv", "--coverage", "0.9", "--out", "copy")
+QUANTIZE = ("quantize", "own", "rows.csv", "--dtype", "bfloat16", "--out", "copy")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "writes", "raised"),
+    [
+        (THRESHOLDS, "shutil.copystat", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))),
+        (QUANTIZE, "transformers.modeling_utils.safe_save_file", SafetensorError("No space left on device (28)")),
+    ],
+)
+def test_a_full_disk_under_a_copy_is_one_line_and_leaves_nothing(
+    arguments: tuple[str, ...], writes: str, raised: Exception, model: Path, run: Run, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    shutil.copytree(model, tmp_path / "own")
+
+    def full(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(writes, full)
+    code, line = run(*arguments)
+    assert code == 1
+    assert line.startswith("error: copy: it cannot be written (")
+    assert "No space left on device" in line
+    assert line.endswith("free some space if the disk is full, and give the same command again")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["own", "rows.csv"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("calibrate", "own", "rows.csv"),
+        ("thresholds", "own", "rows.csv", "--coverage", "0.9"),
+        ("quantize", "own", "rows.csv"),
+        ("export", "own", "--fold-calibration"),
+        ("distill", "own", "rows.csv"),
+        ("adapt", "own", "rows.csv"),
+    ],
+)
+def test_a_copy_within_the_model_is_refused(arguments: tuple[str, ...], model: Path, run: Run, tmp_path: Path) -> None:
+    shutil.copytree(model, tmp_path / "own")
+    before = sorted(tmp_path.rglob("*"))
+    code, line = run(*arguments, "--out", "own/copy")
+    assert (code, line) == (
+        2,
+        "error: --out own/copy is within own, which it is made of; give a directory beside that",
+    )
+    assert sorted(tmp_path.rglob("*")) == before
