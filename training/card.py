@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stream_classifier.model import directory
+from stream_classifier.model.calibration import SINGLE_LABEL, Calibration
 from stream_classifier.model.publish import file_aside
 
 __all__ = ["CARD_NAME", "model_card", "write_card"]
@@ -38,7 +39,9 @@ def model_card(name: str, *, labels: Sequence[str], content: Mapping[str, Any]) 
     more = f" and {len(labels) - _MAX_LABELS} more" if len(labels) > _MAX_LABELS else ""
     origin = f" Trained from `{training['base']}` with `stream-training fit`." if "base" in training else ""
     raw = "raw logits, before the calibration that `classifier.json` holds"
-    logits = raw if _is_raw(content.get("calibration")) else "logits of these probabilities"
+    stored = content.get("calibration") or {}
+    applied = Calibration(SINGLE_LABEL, scale=stored.get("scale", 1.0), bias=stored.get("bias", 0.0))
+    logits = "logits of these probabilities" if applied.is_identity else raw
     sections = [
         f"# {name}",
         f"Tells {len(labels)} labels apart: {shown}{more}.{origin}",
@@ -73,12 +76,6 @@ def _figures(training: Mapping[str, Any]) -> list[str]:
             "What calibration or thresholds changed since is not shown; `stream-training evaluate` measures it again."
         )
     return [_table(head, [cells]), *([" ".join(notes)] if notes else [])]
-
-
-def _is_raw(calibration: Mapping[str, Any] | None) -> bool:
-    """Whether a calibration stands between the logits and the probabilities."""
-    calibration = calibration or {}
-    return (calibration.get("scale", 1.0), calibration.get("bias", 0.0)) != (1.0, 0.0)
 
 
 def _calibration(calibration: Mapping[str, Any] | None) -> list[str]:

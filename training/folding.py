@@ -85,13 +85,15 @@ def export(
 
     Raises:
         ConfigError: there is no calibration, the model's last layer is not known, its rejection rule reads the logits
-            as they are, or `out` is there already.
+            as they are, or `out` is `model` itself or there already.
         ModelDirectoryError: the model does not load.
-        TrainingError: the copy answers otherwise; it is not written.
+        TrainingError: the copy answers otherwise, or the layer is not among the weights; it is not written.
     """
     if not fold_calibration:
         raise ConfigError("export has nothing to do; give --fold-calibration to write the calibration into the weights")
     out = Path(out)
+    if out.resolve() == Path(model).resolve():
+        raise ConfigError(f"--out {out} is the model itself, whose raw weights would be lost; give another directory")
     check_target(out, overwrite=overwrite, source=model)
     checked = read(model)
     content = _content(checked)
@@ -118,22 +120,18 @@ def _content(checked: ModelDirectory) -> dict[str, Any]:
         ConfigError: see `export`.
     """
     calibration, manifest = checked.calibration, checked.manifest
-    if manifest is None or manifest.calibration is None or not _changes(calibration):
+    if manifest is None or manifest.calibration is None or calibration.is_identity:
         fix = f"stream-training calibrate {checked.path} ROWS gives it one"
         raise ConfigError(f"{checked.path}: it has no calibration to write into the weights; {fix}")
     rejection = manifest.thresholds.rejection
     if rejection is not None and rejection.score == "energy":
         problem = "its rejection rule is by energy, which reads the logits before calibration"
-        fix = "stream-training thresholds --keep-in-scope 0.95 --rejection-score max_prob"
+        fix = f"stream-training thresholds {checked.path} ROWS --keep-in-scope 0.95 --rejection-score max_prob"
         raise ConfigError(f"{checked.path}: {problem}; fit one by the probability first: {fix}")
     old = read_json_object(checked.path / MANIFEST_NAME)
     content = {key: value for key, value in old.items() if key not in COMPUTED}
     written = {**old["calibration"], "method": calibration.method + FOLDED, "scale": 1.0, "bias": 0.0}
     return {**content, "calibration": written}
-
-
-def _changes(calibration: Calibration) -> bool:
-    return bool((np.asarray(calibration.scale) != 1).any() or np.asarray(calibration.bias).any())
 
 
 def _last_layer(checked: ModelDirectory, classifier: Classifier, texts: Sequence[str]) -> str:
@@ -163,11 +161,16 @@ def _last_layer(checked: ModelDirectory, classifier: Classifier, texts: Sequence
 
 
 def _fold(files: Sequence[Path], layer: str, calibration: Calibration, *, num_labels: int) -> None:
-    """Into the files that hold the layer; all other tensors stay bit for bit."""
+    """Into the files that hold the layer; all other tensors stay bit for bit.
+
+    Raises:
+        TrainingError: no file holds it, as where weights have other names than the layers they are loaded into.
+    """
     scale_L, bias_L = (
         torch.from_numpy(np.broadcast_to(np.asarray(values, dtype=np.float64), (num_labels,)).copy())
         for values in (calibration.scale, calibration.bias)
     )
+    folded: set[str] = set()
     for file in files:
         tensors: dict[str, Tensor] = load_file(file)
         changed: dict[str, Tensor] = {}
@@ -175,9 +178,14 @@ def _fold(files: Sequence[Path], layer: str, calibration: Calibration, *, num_la
             changed[f"{layer}.weight"] = scale_L[:, None] * weight_LE.double()
         if (b_L := tensors.get(f"{layer}.bias")) is not None:
             changed[f"{layer}.bias"] = scale_L * b_L.double() + bias_L
+        folded |= changed.keys()
         if changed:
             rounded = {name: tensor.to(tensors[name].dtype) for name, tensor in changed.items()}
             save_file({**tensors, **rounded}, file, metadata={"format": "pt"})
+    wanted = {f"{layer}.weight"} | ({f"{layer}.bias"} if bias_L.any() else set())
+    if missing := sorted(wanted - folded):
+        raise TrainingError(f"the weights have no {' and no '.join(missing)} to write the calibration into; serve the "
+                            "model as it is")  # fmt: skip
 
 
 def _calibrated(logits_NL: Any, calibration: Calibration) -> Any:

@@ -102,7 +102,7 @@ def without_thresholds(content: Mapping[str, Any]) -> tuple[dict[str, Any], bool
     new = {**content, "thresholds": kept}
     if "rejection" not in gone:
         return new, True
-    fix = "stream-training thresholds --keep-in-scope fits another"
+    fix = "stream-training thresholds MODEL ROWS --keep-in-scope 0.95 fits another"
     logger.warning("the rejection rule by %s was fitted to other probabilities and is removed: %s",
                    old["rejection"].get("score"), fix)  # fmt: skip
     return keep_label(new, out_of_scope_label_in(content)), True

@@ -59,6 +59,11 @@ class Calibration:
                 "give one number, or one for each label"
             )
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether it changes nothing: the probabilities are those of the raw logits."""
+        return bool((np.asarray(self.scale) == 1).all() and (np.asarray(self.bias) == 0).all())
+
     def check_labels(self, num_labels: int) -> None:
         """Refuse a calibration made for another number of labels.
 

@@ -22,6 +22,7 @@ from stream_classifier.model.directory import read
 from stream_classifier.model.manifest import read_json_object
 from tests.plugins.models import FAMILIES, TEXTS, make_directory
 from tests.plugins.tables import make_telling_directory, write_honest_rows
+from training.card import model_card
 from training.cli import cli
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # importing DeBERTa
@@ -128,7 +129,7 @@ def test_forms_of_the_old_weights_are_left_out(tmp_path: Path, caplog: pytest.Lo
         ({"calibration": {"method": "none"}}, "has no calibration to write into the weights"),
         (
             {"calibration": TEMPERATURE, "thresholds": {"rejection": {"score": "energy", "threshold": 1.0}}},
-            "by energy, which reads the logits before calibration; fit one by the probability first: .*max_prob",
+            "by the probability first: stream-training thresholds .*model ROWS --keep-in-scope 0.95 .*max_prob",
         ),
     ],
 )
@@ -145,6 +146,36 @@ def test_a_copy_that_answers_otherwise_is_not_written(tmp_path: Path, monkeypatc
     with pytest.raises(TrainingError, match="the copy answers otherwise: a probability differs by 0"):
         training.export(model, tmp_path / "copy", fold_calibration=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+
+
+def test_a_layer_that_is_not_among_the_weights_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even of a calibration too slight to show in the answers."""
+    calibration = {"method": "vector", "scale": 1.0001, "bias": [0.0, 0.0001, 0.0]}
+    model = make_directory(tmp_path / "model", content={"calibration": calibration})
+    monkeypatch.setattr("training.folding._last_layer", lambda *_: "head")
+    with pytest.raises(
+        TrainingError, match=r"the weights have no head\.bias and no head\.weight to write the calibration"
+    ):
+        training.export(model, tmp_path / "copy", fold_calibration=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+
+
+def test_it_is_not_folded_over_its_source(tmp_path: Path) -> None:
+    model = make_directory(tmp_path / "model", content={"calibration": TEMPERATURE})
+    before = (model / "model.safetensors").read_bytes()
+    for out in (model, model / ".." / "model"):
+        command = ["export", str(model), "--out", str(out), "--fold-calibration", "--overwrite"]
+        with pytest.raises(ConfigError, match="is the model itself, whose raw weights would be lost; give another"):
+            CliRunner().invoke(cli, command, catch_exceptions=False)
+    assert (model / "model.safetensors").read_bytes() == before
+
+
+def test_a_calibration_that_changes_nothing_is_none_whatever_its_shape(tmp_path: Path) -> None:
+    same: dict[str, Any] = {"method": "vector", "scale": [1.0, 1.0, 1.0], "bias": [0.0, 0.0, 0.0]}
+    model = make_directory(tmp_path / "model", content={"calibration": same})
+    assert "logits of these probabilities" in model_card("m", labels=("a", "b", "c"), content={"calibration": same})
+    with pytest.raises(ConfigError, match="has no calibration to write into the weights"):
+        training.export(model, tmp_path / "copy", fold_calibration=True)
 
 
 def test_the_command_line(tmp_path: Path) -> None:

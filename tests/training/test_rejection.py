@@ -143,7 +143,7 @@ def test_a_model_that_loses_its_rule_by_calibration_still_knows_the_label(
     path = tmp_path / "model"
     training.reject(model, rows, score="max_prob", out=path)
     training.calibrate(path, rows)
-    assert "--keep-in-scope fits another" in caplog.text
+    assert "stream-training thresholds MODEL ROWS --keep-in-scope 0.95 fits another" in caplog.text
     assert "out_of_scope_label | oos" in (path / "README.md").read_text("utf-8")
     assert training.calibrate(path, rows).n == 300
     result = training.thresholds(path, rows, training.Goal(coverage=0.5))

@@ -31,6 +31,15 @@ def test_scale_can_be_one_a_label():
     assert calibrated == pytest.approx(Calibration(MULTI_LABEL).probabilities([[1.5, 2.5]]))
 
 
+@pytest.mark.parametrize(
+    ("scale", "bias", "is_identity"),
+    [(1.0, 0.0, True), ([1.0, 1.0], 0.0, True), (1.0, [0.0, 0.0], True), (1.5, 0.0, False), (1.0, [0.0, 0.1], False)],
+)
+def test_it_says_whether_it_changes_anything(scale, bias, is_identity):
+    calibration = Calibration(SINGLE_LABEL, scale=scale, bias=bias)
+    assert calibration.is_identity == is_identity
+
+
 def test_float32_logits_become_float64_probabilities_without_touching_the_logits():
     logits = np.array([[1.0, 2.0]], dtype=np.float32)
     probabilities = Calibration(SINGLE_LABEL, scale=3.0).probabilities(logits)
