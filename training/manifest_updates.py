@@ -59,7 +59,11 @@ def check_place(model: str | Path, out: str | Path | None, *, overwrite: bool = 
 
 
 def update_manifest(
-    path: Path, change: Callable[[dict[str, Any]], Mapping[str, Any]], *, out: str | Path | None = None
+    path: Path,
+    change: Callable[[dict[str, Any]], Mapping[str, Any]],
+    *,
+    out: str | Path | None = None,
+    rewrite: Callable[[Path], None] | None = None,
 ) -> str:
     """Replaces classifier.json of the directory at `path`, or writes a copy of it to `out`; returns the new digest.
 
@@ -67,8 +71,10 @@ def update_manifest(
         path: a model directory; without a classifier.json it gets one.
         change: makes the new content of the old; neither has `schema` and `files`, which are filled in.
         out: None: in place.
+        rewrite: is given a copy of the directory, to change other files that loading reads; `path` is then replaced by
+            it as a whole.
     """
-    if out is None:
+    if out is None and rewrite is None:
         content, digest = _write(path, change)
         try:
             renew_documents(path, content, name=path.resolve().name)
@@ -76,10 +82,13 @@ def update_manifest(
             done = f"{MANIFEST_NAME} is written, card and report are not: stream-training report {path} renews them"
             raise Interrupted(f"interrupted: {done}", getattr(error, "signum", signal.SIGINT)) from error
         return digest
-    with written_aside(Path(out)) as aside:
+    target = path.resolve() if out is None else Path(out)
+    with written_aside(target) as aside:
         shutil.copytree(path, aside, dirs_exist_ok=True)
+        if rewrite is not None:
+            rewrite(aside)
         content, digest = _write(aside, change)
-        renew_documents(aside, content, name=Path(out).name)
+        renew_documents(aside, content, name=target.name)
     return digest
 
 

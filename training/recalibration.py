@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from stream_classifier.errors import ConfigError
 from stream_classifier.model.calibration import MULTI_LABEL, Calibration
 from stream_classifier.model.classifier import Classifier
 from stream_classifier.model.directory import read
+from stream_classifier.model.golden import GOLDEN_NAME, write_golden
+from stream_classifier.model.publish import steady_golden
 from training.answers import Answers, answer_table, one_hot
 from training.calibration import (
     METHODS,
@@ -125,6 +127,7 @@ def calibrate(
     The rows must not be those the model was trained on, and their labels be distributed as on the stream, or else be
     corrected with `priors`. Thresholds that were stored go: they were tuned for other probabilities. `reference`
     becomes one of these rows as the model answers them then: scores and maybe labels of other rows are not known.
+    Golden cases that the new probabilities bring too near a tie go.
 
     Args:
         model: a model directory; with `out` a Hub name too.
@@ -180,11 +183,6 @@ def calibrate(
     )
     removed = False
 
-    manifest = read(path).manifest
-    if manifest is not None and manifest.backends:
-        forms = ", ".join(manifest.backends)
-        logger.warning("%s was measured with the calibration before: run stream-training quantize again", forms)
-
     def change(content: dict[str, Any]) -> dict[str, Any]:
         nonlocal removed
         written = {
@@ -198,7 +196,8 @@ def calibrate(
         stale = STALE if num_changed == 0 else (*STALE, *STALE_WITH_LABELS)
         return {**without_figures(content, stale), "calibration": written, "reference": reference}
 
-    digest = update_manifest(path, change, out=out)
+    digest = update_manifest(path, change, out=out, rewrite=_new_golden(path, calibration))
+    _warn_of_forms(path, Path(path if out is None else out))
     return CalibrationResult(
         path=Path(path if out is None else out),
         digest=digest,
@@ -255,6 +254,31 @@ def _decided(answers: Answers, p_NL: NDArray[np.float64]) -> Answers:
     else:
         predicted_NL = one_hot(p_NL.argmax(axis=1), p_NL.shape[1])
     return dataclasses.replace(answers, p_NL=p_NL, predicted_NL=predicted_NL, scores_N=p_NL.max(axis=1))
+
+
+def _new_golden(path: Path, calibration: Calibration) -> Callable[[Path], None] | None:
+    """What writes golden.jsonl of a copy without the cases that this calibration brings too near a tie; None: all stay.
+
+    With them the model would be refused wherever it is served in bfloat16.
+    """
+    cases, steady = read(path).golden, steady_golden(path, calibration)
+    if len(steady) == len(cases):
+        return None
+    num_gone = len(cases) - len(steady)
+    logger.warning("%d of %d golden texts lie too near a tie now and are golden no more", num_gone, len(cases))
+    logits_NL = np.array([case.logits for case in steady], np.float32).reshape(len(steady), len(cases[0].logits))
+    p_NL = calibration.probabilities(logits_NL)
+    return lambda copy: write_golden(copy / GOLDEN_NAME, [case.text for case in steady], logits_NL, p_NL)
+
+
+def _warn_of_forms(path: Path, target: Path) -> None:
+    manifest = read(path).manifest
+    for form in () if manifest is None else manifest.backends:
+        option = " --backend torchao" if form == "torch-int8" else ""
+        logger.warning(
+            "%s was measured with the calibration before: stream-training quantize %s DATA%s measures it again",
+            form, target, option,
+        )  # fmt: skip
 
 
 def _plain(values: Any) -> float | list[float]:

@@ -18,18 +18,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stream_classifier.errors import ConfigError
+from stream_classifier.model.calibration import Calibration
 from stream_classifier.model.classifier import Classifier
 from stream_classifier.model.directory import CONFIG_NAME, file_sha256, files_read, read
-from stream_classifier.model.golden import GOLDEN_NAME, unsteady, write_golden
+from stream_classifier.model.golden import GOLDEN_NAME, GoldenCase, unsteady, write_golden
 from stream_classifier.model.manifest import MANIFEST_NAME, SCHEMA, manifest_digest, parse_manifest
+from stream_classifier.model.opening import open_model
 from stream_classifier.model.tokenization import without_surrogates
 
-__all__ = ["file_aside", "finish_directory", "replace_directory", "write_manifest"]
+__all__ = ["file_aside", "finish_directory", "replace_directory", "steady_golden", "write_manifest"]
 
 logger = logging.getLogger(__name__)
 
+_BACKENDS = ("torch", "auto")
 _PACKAGES = ("stream-classifier", "torch", "transformers", "tokenizers")
 
 
@@ -38,7 +42,7 @@ def finish_directory(
     content: Mapping[str, Any],
     *,
     golden_texts: Sequence[str] = (),
-    backends: Sequence[str] = ("torch", "auto"),
+    backends: Sequence[str] = _BACKENDS,
 ) -> str:
     """Completes a directory that holds the model and its fast tokenizer: golden.jsonl, classifier.json.
 
@@ -64,8 +68,22 @@ def finish_directory(
         write_manifest(directory, content)
         _write_golden(directory, texts, backends)
         digest = write_manifest(directory, content)
-    _reference(directory)
+    Classifier.load(directory, device="cpu", dtype="float32", backend="torch")
     return digest
+
+
+def steady_golden(directory: Path, calibration: Calibration) -> tuple[GoldenCase, ...]:
+    """The golden cases of a finished directory that are still golden with another calibration (see golden.unsteady).
+
+    Blocks: it loads the model to answer them in bfloat16.
+    """
+    cases = read(directory).golden
+    if not cases:
+        return ()
+    logits_NL = np.array([case.logits for case in cases])
+    texts = [case.text for case in cases]
+    unsteady_N = _unsteady(directory, texts, logits_NL, calibration=calibration, backends=_BACKENDS)
+    return tuple(case for case, is_unsteady in zip(cases, unsteady_N, strict=True) if not is_unsteady)
 
 
 def write_manifest(directory: Path, content: Mapping[str, Any]) -> str:
@@ -132,21 +150,39 @@ def replace_directory(aside: Path, target: Path) -> None:
 
 
 def _write_golden(directory: Path, texts: list[str], backends: Sequence[str]) -> None:
-    probabilities = read(directory).calibration.probabilities
+    calibration = read(directory).calibration
     logits_NL = _reference(directory).logits(texts)
-    unsteady_N = np.zeros(len(texts), np.bool_)
-    for backend in backends:
-        rounded_NL = _reference(directory, dtype="bfloat16", backend=backend).logits(texts)
-        unsteady_N |= unsteady(logits_NL, rounded_NL, probabilities=probabilities)
-    kept = np.flatnonzero(~unsteady_N)
+    kept = np.flatnonzero(~_unsteady(directory, texts, logits_NL, calibration=calibration, backends=backends))
     if len(kept) < len(texts):
         logger.warning("%d of %d golden texts lie too near a tie to be golden", len(texts) - len(kept), len(texts))
-    write_golden(directory / GOLDEN_NAME, [texts[i] for i in kept], logits_NL[kept], probabilities(logits_NL[kept]))
+    p_NL = calibration.probabilities(logits_NL[kept])
+    write_golden(directory / GOLDEN_NAME, [texts[i] for i in kept], logits_NL[kept], p_NL)
+
+
+def _unsteady(
+    directory: Path,
+    texts: Sequence[str],
+    logits_NL: NDArray[Any],
+    *,
+    calibration: Calibration,
+    backends: Sequence[str],
+) -> NDArray[np.bool_]:
+    """Bool `[N]`: which texts rounding moves too far on a backend. Each is asked once; "auto" may be torch."""
+    unsteady_N, asked = np.zeros(len(texts), np.bool_), set()
+    for backend in backends:
+        classifier = _reference(directory, dtype="bfloat16", backend=backend)
+        if classifier.backend not in asked:
+            asked.add(classifier.backend)
+            unsteady_N |= unsteady(logits_NL, classifier.logits(texts), probabilities=calibration.probabilities)
+    return unsteady_N
 
 
 def _reference(directory: Path, *, dtype: str = "float32", backend: str = "torch") -> Classifier:
-    """By default what golden cases are made with, and every other backend, device and dtype is held against."""
-    return Classifier.load(directory, device="cpu", dtype=dtype, backend=backend)
+    """By default what golden cases are made with, and every other backend, device and dtype is held against.
+
+    Not held against those that are there.
+    """
+    return Classifier(open_model(directory, device="cpu", dtype=dtype, backend=backend))
 
 
 def _sync(path: Path) -> None:

@@ -208,7 +208,7 @@ def test_a_golden_text_bears_the_rounding_of_both_backends(tmp_path: Path, monke
 
     class Moved:
         def __init__(self, classifier: Classifier) -> None:
-            self.classifier = classifier
+            self.classifier, self.backend = classifier, classifier.backend
 
         def logits(self, asked: list[str]) -> Any:
             return self.classifier.logits(asked) + 3 * (np.array(asked) == texts[1])[:, None] * [1, 0, 0]
@@ -220,3 +220,23 @@ def test_a_golden_text_bears_the_rounding_of_both_backends(tmp_path: Path, monke
     monkeypatch.setattr(publish, "_reference", moved)
     publish.finish_directory(model, content, golden_texts=texts)
     assert [case.text for case in read(model).golden] == [text for text in texts if text != texts[1]]
+
+
+@pytest.mark.parametrize("has_openvino", [True, False])
+def test_a_golden_text_is_rounded_once_by_each_backend_there_is(
+    has_openvino: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    if not has_openvino:
+        request.getfixturevalue("not_installed")
+    model = make_directory(tmp_path / "model", content={"task": "free"})
+    texts, logits = [case.text for case in read(model).golden], Classifier.logits
+    asked: list[str] = []
+
+    def noted(self: Classifier, texts: list[str]) -> Any:
+        if self.dtype == "bfloat16":
+            asked.append(self.backend)
+        return logits(self, texts)
+
+    monkeypatch.setattr(Classifier, "logits", noted)
+    publish.finish_directory(model, {"task": "free"}, golden_texts=texts)
+    assert asked == (["torch", "openvino"] if has_openvino else ["torch"])

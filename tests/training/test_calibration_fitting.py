@@ -15,9 +15,11 @@ import training
 from stream_classifier import Classifier
 from stream_classifier.errors import ConfigError
 from stream_classifier.model.calibration import MULTI_LABEL, SINGLE_LABEL, Calibration
+from stream_classifier.model.directory import read
 from stream_classifier.model.manifest import read_json_object
+from stream_classifier.model.publish import finish_directory
 from tests.plugins.answers import drawn_logits
-from tests.plugins.tables import make_telling_directory, write_honest_rows, write_rows
+from tests.plugins.tables import make_telling_directory, random_texts, write_honest_rows, write_rows
 from training.answers import one_hot
 from training.calibration import fit_calibration, fit_temperature, folds_of, prior_shift
 from training.cli import cli
@@ -169,6 +171,24 @@ def test_calibrate_writes_what_serves_and_removes_thresholds(model: Path, tmp_pa
     figures = content["training"]["figures"]
     assert (figures["accuracy"], figures["nll"]) == (0.5, None), "a temperature changes no label, but the likelihood"
     assert "Method temperature" in (model / "README.md").read_text("utf-8")
+
+
+def test_golden_cases_that_a_calibration_brings_near_a_tie_go(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With them the model would not load in bfloat16 any more."""
+    content = {"task": "free", "calibration": {"method": "temperature", "scale": 0.2}}
+    model = make_telling_directory(tmp_path / "model", content=content)
+    finish_directory(model, content, golden_texts=random_texts(40, seed=5))
+    before = {case.text for case in read(model).golden}
+    rows = write_honest_rows(tmp_path / "rows.csv", model, temperature=0.35)
+    for out in (tmp_path / "copy", None):
+        training.calibrate(model, rows, out=out, dtype="float32")
+        after = {case.text for case in read(out or model).golden}
+        assert after < before
+        assert f"{len(before) - len(after)} of {len(before)} golden texts lie too near a tie now" in caplog.text
+        for backend in ("torch", "auto"):
+            loaded = Classifier.load(out or model, device="cpu", dtype="bfloat16", backend=backend)
+            assert not loaded.check_golden().failed
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "model", "rows.csv"]
 
 
 def test_a_rejection_rule_by_energy_survives_because_it_reads_raw_logits(tmp_path: Path) -> None:

@@ -268,11 +268,13 @@ def test_the_bound_holds_the_true_loss_in_19_of_20_draws(only_first: int, only_s
     assert bound > (only_first - only_second) / num_rows
 
 
-def test_a_new_calibration_says_that_the_form_was_measured_with_the_old_one(
+def test_a_new_calibration_says_how_the_form_is_measured_with_it(
     copy: Path, data: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     training.calibrate(copy, data, method="none", dtype="float32")
-    assert "openvino-int8 was measured with the calibration before: run stream-training quantize again" in caplog.text
+    again = f"openvino-int8 was measured with the calibration before: stream-training quantize {copy} DATA measures it"
+    assert again in caplog.text
+    assert training.quantize(copy, data, num_calibration_texts=40, limits=GENEROUS).form == "openvino-int8"
 
 
 def test_the_report_is_renewed(model: Path, data: Path, tmp_path: Path) -> None:
