@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stream_classifier.errors import TrainingError
 from stream_classifier.model.classifier import Classifier
@@ -36,6 +37,7 @@ class Side:
     Attributes:
         accuracy, ece, nll: as in an Evaluation.
         coverage, precision: at the thresholds in use; precision None where nothing is accepted.
+        rejected: share of texts that the rejection rule makes uncertain; None: it has none.
         size_bytes: of the weights it loads.
         texts_per_s, texts_per_cpu_s: medians of alternating runs.
         backend, dtype: what it ran on.
@@ -46,6 +48,7 @@ class Side:
     nll: float
     coverage: float
     precision: float | None
+    rejected: float | None
     size_bytes: int
     texts_per_s: float
     texts_per_cpu_s: float
@@ -59,7 +62,8 @@ class Parity:
 
     Attributes:
         n: texts.
-        agreement: share of texts with the same label, or set of labels.
+        agreement: share of texts with the same label, or set of labels; where both have a rejection rule, rejected by
+            both or by neither.
         accuracy_loss: before - after; negative when the compressed model is better.
         accuracy_loss_bound: its upper 95 % bound (Tango 1998).
         max_difference: the largest difference of a probability.
@@ -131,15 +135,19 @@ def measure_parity(
         ModelError: scores that are not finite.
     """
     old, new = answer_table(before, table), answer_table(after, table).with_labels(before.labels)
-    agreement = float((old.predicted_NL == new.predicted_NL).all(axis=1).mean())
+    rejected = (_rejected(before, old), _rejected(after, new))
+    same_N = (old.predicted_NL == new.predicted_NL).all(axis=1)
+    if rejected[0] is not None and rejected[1] is not None:
+        same_N &= rejected[0] == rejected[1]
+    agreement = float(same_N.mean())
     only_old = int((old.correct_N & ~new.correct_N).sum())
     only_new = int((new.correct_N & ~old.correct_N).sum())
     bound = loss_bound(only_old, only_new, len(table))
     rival = before if serving is None else serving
     old_speed, new_speed = _speeds((rival, after), table.texts)
     sides = (
-        _side(old, sizes[0], old_speed, classifier=rival),
-        _side(new, sizes[1], new_speed, classifier=after),
+        _side(old, rejected[0], sizes[0], old_speed, classifier=rival),
+        _side(new, rejected[1], sizes[1], new_speed, classifier=after),
     )
     noise_95 = evaluate_answers(new, task="").ece_noise_95
     return Parity(
@@ -198,8 +206,9 @@ def _reasons(
 ) -> tuple[str, ...]:
     reasons = []
     if agreement < limits.min_agreement:
+        what = "labels" if before.rejected is None or after.rejected is None else "labels and rejections"
         reasons.append(
-            f"{100 * agreement:.2f} % of the labels are the same, at least {100 * limits.min_agreement:.2f} % must be"
+            f"{100 * agreement:.2f} % of the {what} are the same, at least {100 * limits.min_agreement:.2f} % must be"
         )
     if bound > limits.max_accuracy_loss:
         loss = before.accuracy - after.accuracy
@@ -225,7 +234,24 @@ def _reasons(
     return tuple(reasons)
 
 
-def _side(answers: Answers, size_bytes: int, speed: tuple[float, float], *, classifier: Classifier) -> Side:
+def _rejected(classifier: Classifier, answers: Answers) -> NDArray[np.bool_] | None:
+    """Bool `[N]`: which texts the rejection rule makes uncertain, whatever the thresholds; None: there is no rule."""
+    if not classifier.has_rejection:
+        return None
+    open_to_all = Classifier.load(classifier, thresholds=dict.fromkeys(classifier.labels, 0.0))
+    raw_NL = answers.with_labels(classifier.labels).logits_NL
+    rejected_N: NDArray[np.bool_] = ~open_to_all.decide(raw_NL, answers.truncated_N).accepted_N
+    return rejected_N
+
+
+def _side(
+    answers: Answers,
+    rejected_N: NDArray[np.bool_] | None,
+    size_bytes: int,
+    speed: tuple[float, float],
+    *,
+    classifier: Classifier,
+) -> Side:
     figures = evaluate_answers(answers, task="")
     return Side(
         accuracy=figures.accuracy,
@@ -233,6 +259,7 @@ def _side(answers: Answers, size_bytes: int, speed: tuple[float, float], *, clas
         nll=figures.nll,
         coverage=figures.coverage,
         precision=figures.precision_at_threshold,
+        rejected=None if rejected_N is None else float(rejected_N.mean()),
         size_bytes=size_bytes,
         texts_per_s=speed[0],
         texts_per_cpu_s=speed[1],

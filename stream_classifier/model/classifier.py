@@ -53,6 +53,7 @@ class Classifier:
         dtype: what the model computes in: "float32", "bfloat16", "float16", "int8", "float64".
         batch_tokens: tokens, padding included, of a micro-batch on this backend and device.
         tokenizer_key: equal for classifiers whose `encode` gives equal tokens; None: not tokenized, call `answer`.
+        has_rejection: whether a rule makes texts out of scope uncertain.
         probe_texts: a few golden texts, which the model is known to answer; maybe none.
         text_join: what the model wants between the parts of a text made of several fields; None: it does not say.
     """
@@ -87,6 +88,7 @@ class Classifier:
             rejection=None if rejection is None else rejection.model_dump(),
             top_k=top_k,
         )
+        self.has_rejection = rejection is not None
         self.name = opened.name if name is None else name
         self.task = self._decider.task
         self.labels = opened.labels

@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import json
 import random
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -80,6 +81,25 @@ def scramble(monkeypatch: pytest.MonkeyPatch) -> None:
             broken.classifier.weight.copy_(broken.classifier.weight.roll(1, dims=0))
         (target / "backends" / "openvino-int8").mkdir(parents=True)
         import_openvino().save_model(convert(broken, target), target / INT8_FILES[1], compress_to_fp16=False)
+
+    monkeypatch.setattr(training.quantization, "write_int8", write)
+
+
+def shift(monkeypatch: pytest.MonkeyPatch, offset: float) -> None:
+    """The int8 form becomes one with logits that are all higher: of the same probabilities, and another energy."""
+    import training.quantization
+
+    def write(checked: Any, target: Path, texts: Any, *, show_progress: bool) -> None:
+        import torch
+
+        from stream_classifier.model.backends.openvino import convert, import_openvino
+        from stream_classifier.model.backends.pretrained import load_pretrained
+
+        shifted = load_pretrained(checked, torch.float32)
+        with torch.no_grad():
+            shifted.classifier.bias.add_(offset)
+        (target / "backends" / "openvino-int8").mkdir(parents=True)
+        import_openvino().save_model(convert(shifted, target), target / INT8_FILES[1], compress_to_fp16=False)
 
     monkeypatch.setattr(training.quantization, "write_int8", write)
 
@@ -282,6 +302,24 @@ def test_the_report_is_renewed(model: Path, data: Path, tmp_path: Path) -> None:
     training.write_report(measured, data / "validation.csv")
     result = training.quantize(measured, data, num_calibration_texts=40, limits=GENEROUS)
     assert result.digest.removeprefix("sha256:")[:12] in (measured / "report.html").read_text("utf-8")
+
+
+def test_a_text_that_one_form_alone_rejects_is_a_difference(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that lets more through than before: no coverage is lost, and no label differs."""
+    own = shutil.copytree(model, tmp_path / "own")
+    training.reject(own, data / "train.csv", keep=0.6, score="energy")
+    shift(monkeypatch, 20.0)
+    command = ["quantize", str(own), str(data), "--min-speedup", "0", "--max-accuracy-loss", "0.2"]
+    done = CliRunner().invoke(cli, [*command, "--calibration-texts", "40"])
+    assert re.search(r"rejected as out of scope +[1-9]\d\.\d\d % +0\.00 %", done.output), done.output
+    assert "% of the labels and rejections are the same, at least 99.00 % must be" in str(done.exception)
+    assert "backends" not in json.loads((own / "classifier.json").read_text())
+
+    forced = training.quantize(own, data, num_calibration_texts=40, force=True).parity
+    assert forced.before.rejected == pytest.approx(1 - forced.agreement, abs=0.02)
+    assert forced.after.rejected == 0
 
 
 def test_one_small_table_is_divided(model: Path, data: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ _SECTION = "What may be lost"
 def limits_options(defaults: ParityLimits) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """The options that make a ParityLimits; the command gets it as one argument, `limits`."""
     helps = {
-        "min_agreement": "Share of the texts that must get the same label; 0: not compared.",
+        "min_agreement": "Share of the texts that must get the same label, or be rejected alike; 0: not compared.",
         "max_accuracy_loss": "Most accuracy that may be lost, as the upper 95 % bound.",
         "max_ece_rise": "Most that the calibration error may rise.",
         "max_coverage_loss": "Most coverage that may be lost at the stored thresholds.",
@@ -59,11 +59,15 @@ def show_parity(parity: Parity) -> None:
         ("calibration error", percent(old.ece, 2), percent(new.ece, 2)),
         ("negative log-likelihood", f"{old.nll:.4f}", f"{new.nll:.4f}"),
     ]
+    what = "labels"
     if min(old.coverage, new.coverage) < 1:
         rows += [
             ("accepted by the thresholds", percent(old.coverage, 2), percent(new.coverage, 2)),
             ("right of these", percent(old.precision, 2), percent(new.precision, 2)),
         ]
+    if old.rejected is not None and new.rejected is not None:
+        rows.append(("rejected as out of scope", percent(old.rejected, 2), percent(new.rejected, 2)))
+        what = "labels and rejections"
     rows += [
         ("size of the weights", f"{old.size_bytes / 2**20:.1f} MiB", f"{new.size_bytes / 2**20:.1f} MiB"),
         (
@@ -79,7 +83,7 @@ def show_parity(parity: Parity) -> None:
         click.echo(f"{title:<{width}}  {before:>10}  {after}")
     change, bound = -100 * parity.accuracy_loss, max(0.0, 100 * parity.accuracy_loss_bound)
     click.echo(
-        f"\n{100 * parity.agreement:.2f} % of the labels are the same; accuracy changes by {change:+.2f} points, "
+        f"\n{100 * parity.agreement:.2f} % of the {what} are the same; accuracy changes by {change:+.2f} points, "
         f"and with 95 % certainty is not lower by more than {bound:.2f}"
     )
     click.echo("it passes" if parity.passed else "it does not pass:\n" + "\n".join(f"  - {r}" for r in parity.reasons))
