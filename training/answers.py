@@ -95,8 +95,14 @@ class Answers:
         sum_N = brier_scores(self.p_NL, self.true_NL)
         return sum_N / len(self.labels) if self.multi_label else sum_N
 
-    def near_ties(self, margin: float) -> int:
-        """Texts whose two best probabilities are less than `margin` apart; not for multi-label."""
+    def near_ties(self, margin: float, *, positive_label: str | None = None, point: float | None = None) -> int:
+        """Texts that get another label when their two best probabilities come nearer by `margin`; not for multi-label.
+
+        With an operating point: when that of `positive_label` moves by half as much to `point`.
+        """
+        if positive_label is not None and point is not None:
+            p_N = self.p_NL[:, self.labels.index(positive_label)]
+            return int((np.abs(p_N - point) < margin / 2).sum())
         two_best_N2 = np.partition(self.p_NL, -2, axis=1)[:, -2:]
         return int((two_best_N2[:, 1] - two_best_N2[:, 0] < margin).sum())
 

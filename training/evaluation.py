@@ -105,8 +105,9 @@ class Evaluation:
         precision_at_threshold: share of right labels among those accepted.
         aurc: area under the risk-coverage curve, None for multi-label models.
         truncated: share of texts longer than the model reads.
-        near_ties: texts whose two best probabilities are so close (`near_tie_margin`) that rounding decides: in another
-            micro-batch they may get the other label. None for multi-label models, and where no model was run.
+        near_ties: texts whose two best probabilities are so close (`near_tie_margin`), or that of the positive label so
+            close to the operating point (half of it), that rounding decides: in another micro-batch they may get the
+            other label. None for multi-label models, and where no model was run.
         near_tie_margin: twice what the golden cases of the backend and dtype may differ.
         multi_label: None for models with one label a text.
         out_of_scope: of the rows with the out-of-scope label, where there are any; all other figures are without them.
@@ -233,7 +234,10 @@ def evaluate_table(
     evaluation = evaluate_answers(answers, task=classifier.task)
     if not answers.multi_label:
         margin = 2 * classifier.golden_tolerance
-        evaluation = replace(evaluation, near_ties=answers.near_ties(margin), near_tie_margin=margin)
+        near_ties = answers.near_ties(
+            margin, positive_label=classifier.positive_label, point=classifier.operating_point
+        )
+        evaluation = replace(evaluation, near_ties=near_ties, near_tie_margin=margin)
     if baseline is not None:
         from training.baseline import measure_baseline
 

@@ -53,6 +53,8 @@ class Classifier:
         dtype: what the model computes in: "float32", "bfloat16", "float16", "int8", "float64".
         batch_tokens: tokens, padding included, of a micro-batch on this backend and device.
         tokenizer_key: equal for classifiers whose `encode` gives equal tokens; None: not tokenized, call `answer`.
+        positive_label, operating_point: of two labels the one given from this probability of it on; None: the best
+            label is given.
         has_rejection: whether a rule makes texts out of scope uncertain.
         probe_texts: a few golden texts, which the model is known to answer; maybe none.
         text_join: what the model wants between the parts of a text made of several fields; None: it does not say.
@@ -88,6 +90,8 @@ class Classifier:
             rejection=None if rejection is None else rejection.model_dump(),
             top_k=top_k,
         )
+        self.operating_point = self._decider.operating_point
+        self.positive_label = self._decider.positive_label
         self.has_rejection = rejection is not None
         self.name = opened.name if name is None else name
         self.task = self._decider.task

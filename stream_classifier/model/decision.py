@@ -50,6 +50,7 @@ class Decider:
     Attributes:
         labels, task, problem_type, top_k: as given.
         positive_label: the label in use, None when nothing needs one.
+        operating_point: from which probability of it on `positive_label` is given; None: the best label is.
         thresholds: label to the probability it must reach.
         needs_logits: whether `decide` must be given the logits (rejection by energy).
     """
@@ -84,7 +85,7 @@ class Decider:
             raise ConfigError(f"top_k = {top_k!r}: give a number of labels, 0 for none or -1 for all")
         self.task = task
         self.top_k = top_k
-        self._operating_point = self._checked_operating_point(operating_point)
+        self.operating_point = self._checked_operating_point(operating_point)
         self._positive_index = self._find_positive(positive_label)
         self._thresholds_L = resolve_thresholds(
             self.labels,
@@ -153,10 +154,10 @@ class Decider:
         )
 
     def _label_indices(self, p_NL: NDArray[np.float64]) -> NDArray[np.intp]:
-        if self._operating_point is None or self._positive_index is None:
+        if self.operating_point is None or self._positive_index is None:
             best_N: NDArray[np.intp] = p_NL.argmax(axis=1)
             return best_N
-        is_positive_N = p_NL[:, self._positive_index] >= self._operating_point
+        is_positive_N = p_NL[:, self._positive_index] >= self.operating_point
         return np.where(is_positive_N, self._positive_index, 1 - self._positive_index)
 
     def _in_scope(self, p_NL: NDArray[np.float64], logits_NL: ArrayLike | None) -> NDArray[np.bool_]:
@@ -186,7 +187,7 @@ class Decider:
         return check_probability(operating_point, setting="operating_point")
 
     def _find_positive(self, positive_label: str | None) -> int | None:
-        if positive_label is None and (self.task == "sentiment" or self._operating_point is not None):
+        if positive_label is None and (self.task == "sentiment" or self.operating_point is not None):
             positive_label = guess_positive(self.labels)
         return None if positive_label is None else index_of(positive_label, self.labels, setting="positive_label")
 

@@ -184,8 +184,25 @@ def test_texts_between_two_labels_are_counted_as_near_ties(
     evaluation = evaluate_table(classifier, Table("rows", list("abcd"), [("x",)] * 4))
     assert (evaluation.near_ties, evaluation.near_tie_margin) == (3, 2e-2), "bfloat16 rounds by a hundredth"
     show_evaluation(evaluation, "given")
-    assert "near-ties: 3 rows, whose two best labels are less than 0.02 apart" in capsys.readouterr().out
+    assert (
+        "near-ties: 3 rows that get another label when a probability moves by 0.01; rounding" in capsys.readouterr().out
+    )
     assert evaluation.as_dict()["near_ties"] == 3
+
+
+def test_near_an_operating_point_is_a_near_tie_and_near_one_half_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p_N = np.array([0.501, 0.499, 0.901, 0.899, 0.8])
+    answers = answers_of(np.log(np.stack([1 - p_N, p_N], axis=1)), np.array([0, 0, 1, 1, 0]))
+    monkeypatch.setattr("training.evaluation.answer_table", lambda *_, **__: answers)
+    labels, rows = answers.labels, Table("rows", list("abcde"), [("x",)] * 5)
+    found = []
+    for point in (None, 0.9, 0.7):
+        content = {"task": "free", "positive_label": labels[1], "thresholds": {"operating_point": point}}
+        model = make_directory(tmp_path / str(point), labels=labels, content=content)
+        found.append(evaluate_table(Classifier.load(model, dtype="bfloat16"), rows).near_ties)
+    assert found == [2, 2, 0]
 
 
 def test_labels_the_model_lacks_and_folders_without_a_test_file_are_refused(

@@ -55,8 +55,8 @@ def show_evaluation(evaluation: Evaluation, rows: str) -> None:
         _show_out_of_scope(e.out_of_scope)
     if e.near_ties:
         click.echo(
-            f"near-ties: {e.near_ties} rows, whose two best labels are less than {e.near_tie_margin:g} apart; "
-            "rounding decides these, and another batch may get the other label"
+            f"near-ties: {e.near_ties} rows that get another label when a probability moves by "
+            f"{(e.near_tie_margin or 0) / 2:g}; rounding decides these, and another batch may get the other label"
         )
     if e.truncated:
         click.echo(f"{100 * e.truncated:.1f} % of the texts are longer than the model reads")
