@@ -24,7 +24,8 @@ class Expected:
     Attributes:
         coverage: share of texts accepted, with its 95 % interval.
         precision: share of right labels among those accepted, with its 95 % interval; None where nothing is.
-        precision_bound: the one-sided 95 % lower bound; None for a stream with other shares of labels.
+        precision_bound: the one-sided 95 % lower bound; None for a stream with other shares of labels. As the interval,
+            it takes the labels of one text for independent, and the thresholds for chosen on other rows.
         review_per_1000: texts of 1,000 that are uncertain.
         cost_per_1000: where costs were given.
     """

@@ -64,6 +64,7 @@ class ThresholdResult:
         on_rows: what the new ones do to the rows they were found on.
         cross_fitted: and those found on four fifths to the other fifth; None where four fifths are too few,
             and for costs, which fit nothing.
+        multi_label: whether a text may have several labels, which count as independent in all bounds and intervals.
         at_priors: on a stream with the given shares of labels; None where none were given.
     """
 
@@ -78,6 +79,7 @@ class ThresholdResult:
     before: Expected
     on_rows: Expected
     cross_fitted: Expected | None
+    multi_label: bool
     at_priors: Expected | None
 
     def as_dict(self) -> dict[str, Any]:
@@ -185,6 +187,7 @@ def thresholds(
         before=Outcome.of(before).expected(goal.costs, positive_index),
         on_rows=expected,
         cross_fitted=tuner.cross_fitted(),
+        multi_label=answers.multi_label,
         at_priors=at_priors,
     )
 

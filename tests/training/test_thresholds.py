@@ -283,6 +283,9 @@ def test_a_multi_label_model_is_calibrated_and_tuned_from_a_table(tmp_path: Path
     precise = training.thresholds(model, rows, Goal(precision=0.7), out=tmp_path / "out", dtype="float32")
     assert precise.on_rows.precision_bound is not None
     assert precise.on_rows.precision_bound >= 0.7
+    shown = CliRunner().invoke(cli, ["thresholds", str(model), str(rows), "--precision", "0.7"])
+    assert "the bound counts each pair of text and label as independent" in shown.output
+    assert "these rows chose the threshold too, which flatters the bound" in shown.output
     with pytest.raises(ConfigError, match="one label a text"):
         training.thresholds(model, rows, Goal(precision=0.7), priors={"joy": 0.1})
 
@@ -301,8 +304,10 @@ def test_the_command_shows_what_to_expect(model: Path, rows: Path, tmp_path: Pat
     arguments = ["thresholds", str(model), str(rows), "--precision", "0.85", "--per-label", "--priors", "sport=0.1"]
     shown = CliRunner().invoke(cli, [*arguments, "--out", str(tmp_path / "a")])
     assert shown.exit_code == 0, shown.output
-    for words in ("until now", "cross-fitted", "at --priors", "with 95 % confidence at least"):
+    for words in ("until now", "cross-fitted", "at --priors", "by the one-sided 95 % bound at least"):
         assert words in shown.output
+    assert "these rows chose the threshold too, which flatters the bound" in shown.output
+    assert "each pair of text and label" not in shown.output
     assert not re.search(r"\d%", shown.output), "per cent has one spelling"
     done = CliRunner().invoke(cli, [*arguments, "--out", str(tmp_path / "b"), "--json"])
     figures = json.loads(done.stdout)

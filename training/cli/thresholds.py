@@ -14,7 +14,7 @@ from training.data import Columns
 
 if TYPE_CHECKING:
     from training.threshold_outcome import Expected
-    from training.threshold_tuning import ThresholdResult
+    from training.threshold_tuning import Goal, ThresholdResult
 
 __all__ = ["command"]
 
@@ -129,7 +129,7 @@ def command(
     if as_json:
         print_json(result.as_dict())
     else:
-        _show(result, goal.precision)
+        _show(result, goal)
 
 
 def _reject(
@@ -149,7 +149,7 @@ def _reject(
     click.echo(f"{result.path}: {result.digest}")
 
 
-def _show(result: ThresholdResult, precision: float | None) -> None:
+def _show(result: ThresholdResult, goal: Goal) -> None:
     click.echo(f"{result.goal}, on {result.n} rows")
     if result.operating_point is not None:
         click.echo(f"the positive label is given from {result.operating_point:.4f} on")
@@ -166,9 +166,13 @@ def _show(result: ThresholdResult, precision: float | None) -> None:
             click.echo(f"{name:<18}  {_line(expected)}")
     if result.on_rows.precision_bound is not None:
         bound = result.on_rows.precision_bound
-        click.echo(
-            f"\nwith 95 % confidence at least {100 * bound:.2f} % of what is accepted is right, on rows like these"
-        )
+        least = f"at least {100 * bound:.2f} % of what is accepted is right"
+        click.echo(f"\nby the one-sided 95 % bound {least}, on rows like these")
+        if result.multi_label:
+            click.echo("the bound counts each pair of text and label as independent, which those of one text are not")
+        if goal.precision is not None or goal.f1:
+            click.echo("these rows chose the threshold too, which flatters the bound")
+    precision = goal.precision
     met = precision is None or result.at_priors is None or (result.at_priors.precision or 0.0) >= precision
     if not met:
         click.echo(
