@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,7 @@ def test_a_tracker_that_is_not_installed_names_the_install(
 ) -> None:
     import training
 
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    found = importlib.util.find_spec  # of all else: what is imported here for the first time asks it too
+    monkeypatch.setattr("importlib.util.find_spec", lambda asked: None if asked == name else found(asked))
     with pytest.raises(ConfigError, match=f"pip install {name}"):
         training.fit(tmp_path / "rows.csv", tmp_path / "out", settings=FitSettings(report_to=(name,)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import training
 from stream_classifier.errors import ConfigError
 from training.cli import cli
 from training.data import Columns
+from training.encoder import DEFAULT_BASE
 from training.presets import PRESETS, preset
 from training.recipe import read_recipe, write_recipe
 from training.settings import FitSettings
@@ -98,13 +100,51 @@ def test_a_recipe_that_is_not_there_is_refused(tmp_path: Path) -> None:
         (["--config", "run.toml"], FitSettings(epochs=7, columns=Columns(text=("body",)), layer_decay=0.5)),
         (["--config", "run.toml", "--epochs", "2", "--text-column", "title"],
          FitSettings(epochs=2, columns=Columns(text=("title",)), layer_decay=0.5)),
-        (["--config", "run.toml", "--preset", "best"],
-         FitSettings(**{**PRESETS["best"], "epochs": 7, "columns": Columns(text=("body",)), "layer_decay": 0.5})),
+        (["--config", "run.toml", "--text-column", "text", "--layer-decay", "1"],
+         FitSettings(epochs=7, columns=Columns(text=("text",)))),
     ],
 )  # fmt: skip
-def test_options_come_before_the_file_and_the_file_before_the_preset(
+def test_what_is_typed_comes_before_the_file_and_the_preset_also_at_its_default(
     arguments: list[str], expected: FitSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run.toml").write_text('epochs = 7\nlayer_decay = 0.5\n[columns]\ntext = ["body"]\n')
+    assert settings_for(arguments, monkeypatch) == expected
+
+
+@pytest.mark.parametrize(
+    ("in_file", "typed"),
+    [
+        ("max_length = 64", ["--max-length", "256"]),
+        ("scheduler = 'cosine'", ["--scheduler", "linear"]),
+        ("freeze_encoder = true", ["--no-freeze-encoder"]),
+        ("baseline = false", ["--baseline"]),
+        ("base = 'models/base'\n[columns]\ntext = ['body']", ["--base", DEFAULT_BASE, "--text-column", "text"]),
+        ("[columns.label_map]\nold = 'new'", ["--label-map", ""]),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_an_option_typed_at_its_default_comes_before_the_file(
+    in_file: str, typed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(in_file + "\n")
+    assert settings_for(["--config", str(path)], monkeypatch) != FitSettings()
+    settings = settings_for(["--config", str(path), *typed], monkeypatch)
+    assert replace(settings, base=None) == FitSettings()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_beside_a_file_is_refused_before_anything_is_read(name: str, tmp_path: Path) -> None:
+    arguments = ["rows.csv", "--out", str(tmp_path / "new"), "--config", "no-such.toml", "--preset", name]
+    done = CliRunner().invoke(cli, ["fit", *arguments])
+    assert isinstance(done.exception, ConfigError)
+    assert f"--preset {name} and --config no-such.toml" in str(done.exception)
+    assert "give one of them" in str(done.exception)
+
+
+def settings_for(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> FitSettings:
+    """What the command hands to `fit`."""
     seen: list[FitSettings] = []
 
     def fit(*_: Any, settings: FitSettings, **__: Any) -> None:
@@ -112,7 +152,6 @@ def test_options_come_before_the_file_and_the_file_before_the_preset(
         raise ConfigError("seen")
 
     monkeypatch.setattr("training.fitting.fit", fit)
-    monkeypatch.chdir(tmp_path)
-    Path("run.toml").write_text('epochs = 7\nlayer_decay = 0.5\n[columns]\ntext = ["body"]\n')
-    CliRunner().invoke(cli, ["fit", "rows.csv", "--out", "new", *arguments])
-    assert seen == [expected]
+    done = CliRunner().invoke(cli, ["fit", "rows.csv", "--out", "new", *arguments])
+    assert str(done.exception) == "seen", done.output
+    return seen[0]

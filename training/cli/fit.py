@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+from stream_classifier.errors import ConfigError
 from training.cli.fit_options import fit_options
-from training.cli.options import columns_options, examples, set_up_logging
+from training.cli.options import columns_options, examples, set_up_logging, typed_columns, typed_options
 from training.cli.sections import SectionedCommand, SectionedOption
 from training.cli.show import print_json, show_evaluation, show_remarks
 from training.data import Columns
@@ -71,7 +72,7 @@ __all__ = ["command"]
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
-    help="Settings from a file, such as the run.toml of a model directory; options come before it.",
+    help="Settings from a file, such as the run.toml of a model directory, not with --preset; options come before it.",
     cls=SectionedOption,
     section="Recipe",
 )
@@ -154,11 +155,13 @@ def command(
 
 
 def _settings(preset: str, config: Path | None, columns: Columns, given: dict[str, Any]) -> FitSettings:
-    """Preset < file < options."""
-    from_file = {} if config is None else read_recipe(config)
-    chosen = {
-        f.name: value for f in fields(Columns) if (value := getattr(columns, f.name)) != getattr(Columns(), f.name)
-    }
-    if chosen:
-        given = {**given, "columns": replace(from_file.get("columns", Columns()), **chosen)}
-    return FitSettings(**{**PRESETS[preset], **from_file, **given})
+    """Those of the preset or of the file, changed by the options."""
+    if config is None:
+        return FitSettings(**{**PRESETS[preset], "columns": columns, **given})
+    if "preset" in typed_options():
+        fix = "give one of them, and an option for each setting that is to differ"
+        raise ConfigError(f"--preset {preset} and --config {config} both say how to train; {fix}")
+    from_file = read_recipe(config)
+    return FitSettings(
+        **{**from_file, "columns": replace(from_file.get("columns", Columns()), **typed_columns(columns)), **given}
+    )

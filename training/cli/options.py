@@ -9,12 +9,32 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from stream_classifier.errors import ConfigError
 from training.cli.sections import SectionedOption
 from training.data import Columns
 
-__all__ = ["columns_options", "examples", "parse_label_map", "parse_shares", "set_up_logging"]
+__all__ = [
+    "columns_options",
+    "examples",
+    "parse_label_map",
+    "parse_shares",
+    "set_up_logging",
+    "typed_columns",
+    "typed_options",
+]
+
+_OPTION_OF = {
+    "text": "text_column",
+    "label": "label_column",
+    "multi_label": "multi_label",
+    "group": "group_column",
+    "time": "time_column",
+    "label_map": "label_map",
+    "skip_bad_rows": "skip_bad_rows",
+}
+"""The option of each field of `Columns`."""
 
 
 def examples(*lines: str) -> str:
@@ -51,6 +71,20 @@ def columns_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_COLUMN_OPTIONS):
         with_columns = option(with_columns)
     return with_columns
+
+
+def typed_columns(columns: Columns) -> dict[str, Any]:
+    """The fields of `columns` whose options were typed in this call, at their default or not."""
+    typed = typed_options()
+    return {field: getattr(columns, field) for field, option in _OPTION_OF.items() if option in typed}
+
+
+def typed_options() -> frozenset[str]:
+    """The names of the options that were typed in this call, at their default or not."""
+    context = click.get_current_context()
+    return frozenset(
+        name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    )
 
 
 _column_option = functools.partial(click.option, cls=SectionedOption, section="Data")
