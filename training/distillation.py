@@ -27,6 +27,7 @@ from stream_classifier.model.packing import pack
 from stream_classifier.model.publish import write_manifest
 from stream_classifier.model.weights import weight_files
 from training.data import check_known_labels
+from training.dropout import set_head_dropout
 from training.encoder import Encoder, find_base, load_encoder, quiet_transformers
 from training.fine_tuning import fine_tune
 from training.fitting import FitResult, publish_fit
@@ -249,7 +250,9 @@ def _student(
     reorder_labels(encoder.model, [checked.labels.index(label) for label in parts.labels])
     logger.info("the student has the layers %s of the teacher's %d", ", ".join(map(str, kept)), num_layers)
     name = f"{len(kept)} of {num_layers} layers of {checked.name}"
-    return replace(encoder, name=name, model=with_layers(encoder.model, kept)), kept
+    student = with_layers(encoder.model, kept)
+    set_head_dropout(student, settings.classifier_dropout)
+    return replace(encoder, name=name, model=student), kept
 
 
 def _lesson(

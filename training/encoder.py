@@ -14,7 +14,7 @@ from typing import Any
 
 from stream_classifier.errors import ConfigError
 from stream_classifier.model.calibration import SINGLE_LABEL
-from training.dropout import set_dropout
+from training.dropout import set_dropout, set_head_dropout
 from training.lengths import check_base
 from training.normalisation import normalised
 from training.settings import FitSettings
@@ -142,6 +142,7 @@ def load_encoder(
             ignore_mismatched_sizes=True,  # a base that has a head for other labels gives it up
             output_loading_info=True,
         )
+    set_head_dropout(model, classifier_dropout)
     prefix = f"{model.base_model_prefix}."
     missing = [name for name in loading["missing_keys"] if name.startswith(prefix) and ".pooler." not in name]
     if missing:

@@ -84,6 +84,13 @@ def fine_tune(
     # What is divided is put on its devices layer by layer: there may be no room for all of it on one.
     model = encoder.model if settings.fsdp else encoder.model.to(device)
     depths = depths_of(model) if needs_depths(settings) else None
+    if settings.freeze_encoder and depths is not None and depths.shared_layers:
+        raise ConfigError(
+            "--freeze-encoder, which --preset quick and few-shot ask for as well: the layers of "
+            f"{model.config.model_type} are one and the same, and none can stay as it is; give --no-freeze-encoder"
+        )
+    if settings.gradient_checkpointing and not model.supports_gradient_checkpointing:
+        raise ConfigError(f"--gradient-checkpointing: a {model.config.model_type} model has none; leave it out")
     context = LoopContext(
         work_dir,
         device,
@@ -124,14 +131,7 @@ def fine_tune(
                 **loop,
             )
         if settings.freeze_encoder and depths is not None:
-            if depths.shared_layers:
-                family = model.config.model_type
-                raise ConfigError(
-                    f"--freeze-encoder: the layers of a {family} model are one and the same; leave it out"
-                )
             freeze_below(model, depths, depths.num_layers)
-        if settings.gradient_checkpointing and not model.supports_gradient_checkpointing:
-            raise ConfigError(f"--gradient-checkpointing: a {model.config.model_type} model has none; leave it out")
         _check_space(model, work_dir, settings)
         module: torch.nn.Module = model
         train_rows = token_rows(train_tokens, train_targets if lesson is None else lesson.targets(train_targets))

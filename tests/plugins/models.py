@@ -14,7 +14,7 @@ import pytest
 
 __all__ = ["FAMILIES", "TEXTS", "make_directory", "masked_directory"]
 
-FAMILIES = ("bert", "distilbert", "roberta", "albert", "electra", "deberta-v2", "modernbert")
+FAMILIES = ("bert", "distilbert", "roberta", "albert", "electra", "deberta-v2", "modernbert", "mpnet")
 
 TEXTS = (
     "the match ended two to one",
@@ -61,7 +61,7 @@ def make_directory(
     config = AutoConfig.for_model(
         family,
         vocab_size=vocab_size,
-        max_position_embeddings=66 if family == "roberta" else 64,
+        max_position_embeddings=66 if family in ("roberta", "mpnet") else 64,
         id2label=dict(enumerate(labels)),
         label2id={label: i for i, label in enumerate(labels)},
         problem_type=problem_type,
@@ -149,7 +149,11 @@ def _save_tokenizer(path: Path, family: str) -> tuple[int, dict[str, int]]:
         )
         ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     else:
-        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+        pad, unk, cls, sep, mask = special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+        ids = {"pad_token_id": 0}
+        if family == "mpnet":
+            cls, pad, sep, unk, mask = special = ["<s>", "<pad>", "</s>", "[UNK]", "<mask>"]
+            ids = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
         normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
         text = normalizer.normalize_str(" ".join(_CORPUS))
         words = sorted({word for word, _ in splitter.pre_tokenize_str(text)})
@@ -157,11 +161,9 @@ def _save_tokenizer(path: Path, family: str) -> tuple[int, dict[str, int]]:
         # Written out, not trained: WordPieceTrainer breaks ties by chance, and no two runs had the same model.
         vocabulary = dict.fromkeys([*special, *letters, *(f"##{letter}" for letter in letters), *words])
         vocab = {token: i for i, token in enumerate(vocabulary)}
-        tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
+        tokenizer = Tokenizer(models.WordPiece(vocab, unk_token=unk))
         tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
-        pad, unk, cls, sep, mask = special
-        tokenizer.post_processor = processors.BertProcessing((sep, 3), (cls, 2))
-        ids = {"pad_token_id": 0}
+        tokenizer.post_processor = processors.BertProcessing((sep, vocab[sep]), (cls, vocab[cls]))
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         model_max_length=64,

@@ -209,6 +209,20 @@ def test_freezing_leaves_all_below_the_last_layer_as_it_was(either: Path, tmp_pa
         assert moved == expected
 
 
+@pytest.mark.parametrize("family", ["bert", "mpnet"])
+def test_the_dropout_of_the_head_alone_changes_what_is_learned(family: str, tmp_path: Path) -> None:
+    base = make_directory(tmp_path / family, family=family)
+    losses = {}
+    for share in (None, 0.0, 0.9):
+        settings = settings_for(base, classifier_dropout=share)
+        encoder, parts = started(tmp_path, settings, COUNTS)
+        folder = tmp_path / str(share)
+        folder.mkdir()
+        losses[share] = tune(encoder, parts, settings, folder).epochs[0].train_loss
+    assert losses[None] == losses[0.0], "as --dropout, which is 0 here"
+    assert losses[0.9] != pytest.approx(losses[0.0], rel=1e-3)
+
+
 def test_balanced_sampling_draws_every_label_equally_often(base: Path, tmp_path: Path) -> None:
     counts = {"film": 180, "match": 20}
     drawn = {}
