@@ -98,6 +98,19 @@ def test_a_model_no_better_than_guessing_learned_nothing() -> None:
     assert "1.099" in only(second_opinion(subject(history=history)), "nothing-learned").message
 
 
+@pytest.mark.parametrize(("accuracy", "num_rows"), [(1.0, 2), (1.0, 400), (0.45, 400)])
+def test_a_model_that_is_unsure_of_what_it_gets_right_has_learned(accuracy: float, num_rows: int) -> None:
+    history = make_history((1.1, 1.1, 1.09), (1.1, 1.1, 1.09), (0.3, 0.3, accuracy))
+    found = second_opinion(subject(history=history, data=data(validation=num_rows)))
+    assert "nothing-learned" not in {remark.code for remark in found}
+
+
+@pytest.mark.parametrize(("accuracy", "num_rows"), [(0.34, 400), (0.45, 40)])
+def test_what_chance_gets_right_is_nothing_learned(accuracy: float, num_rows: int) -> None:
+    history = make_history((1.1, 1.1, 1.09), (1.1, 1.1, 1.09), (0.3, 0.3, accuracy))
+    only(second_opinion(subject(history=history, data=data(validation=num_rows))), "nothing-learned")
+
+
 def test_a_label_never_predicted_is_named_with_its_rows() -> None:
     answers = make_answers(LABELS, number=600, skill=3)
     predicted_NL = answers.predicted_NL.copy()

@@ -108,12 +108,12 @@ def _learning(subject: Subject, history: TrainingHistory) -> Iterator[Remark]:
             )
             return
     guess = _guessing_loss(subject)
-    if guess is not None and min(e.validation_loss for e in history.epochs) > 0.95 * guess:
+    lowest = min(e.validation_loss for e in history.epochs)
+    if guess is not None and lowest > 0.95 * guess and not _tells_labels_apart(subject, history):
         yield Remark(
             "nothing-learned",
             "warning",
-            f"The validation loss never falls below {min(e.validation_loss for e in history.epochs):.3f}; guessing by "
-            f"the shares of the labels has {guess:.3f}",
+            f"The validation loss never falls below {lowest:.3f}; guessing by the shares of the labels has {guess:.3f}",
             "check that texts and labels belong together; then try "
             + ("--preset few-shot" if _is_few_shot(subject) else f"{lower} and more --epochs"),
         )
@@ -362,6 +362,18 @@ def _guessing_loss(subject: Subject) -> float | None:
     if train is None or sum(train.labels.values()) != train.n:
         return None
     return -sum(n / train.n * math.log(n / train.n) for n in train.labels.values() if n)
+
+
+def _tells_labels_apart(subject: Subject, history: TrainingHistory) -> bool:
+    """Whether more validation rows were right in some epoch than the most frequent label has, by more than chance; all
+    of a few rows are enough. A model may be that far and still as unsure as a guess, after little training.
+    """
+    train, validation = subject.data.parts.get("train"), subject.data.parts.get("validation")
+    accuracy = max(e.accuracy for e in history.epochs)
+    if train is None or validation is None:
+        return False
+    interval = wilson(round(accuracy * validation.n), validation.n)
+    return accuracy == 1 or (interval is not None and interval[0] > max(train.labels.values()) / train.n)
 
 
 def _mean_recall(e: Evaluation, labels: set[str]) -> float | None:
