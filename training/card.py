@@ -37,14 +37,13 @@ def model_card(name: str, *, labels: Sequence[str], content: Mapping[str, Any]) 
     training: Mapping[str, Any] = content.get("training") or {}
     shown = ", ".join(f"`{label}`" for label in labels[:_MAX_LABELS])
     more = f" and {len(labels) - _MAX_LABELS} more" if len(labels) > _MAX_LABELS else ""
-    origin = f" Trained from `{training['base']}` with `stream-training fit`." if "base" in training else ""
     raw = "raw logits, before the calibration that `classifier.json` holds"
     stored = content.get("calibration") or {}
     applied = Calibration(SINGLE_LABEL, scale=stored.get("scale", 1.0), bias=stored.get("bias", 0.0))
     logits = "logits of these probabilities" if applied.is_identity else raw
     sections = [
         f"# {name}",
-        f"Tells {len(labels)} labels apart: {shown}{more}.{origin}",
+        f"Tells {len(labels)} labels apart: {shown}{more}.{_origin(training)}",
         *_figures(training),
         *_calibration(content.get("calibration")),
         *_thresholds(content.get("thresholds")),
@@ -57,6 +56,15 @@ def model_card(name: str, *, labels: Sequence[str], content: Mapping[str, Any]) 
     ]
     front = "---\nlibrary_name: transformers\npipeline_tag: text-classification\ntags: [stream-classifier]\n---"
     return "\n\n".join([front, *sections]) + "\n"
+
+
+def _origin(training: Mapping[str, Any]) -> str:
+    if "base" not in training:
+        return ""
+    command, teacher = "fit", ""
+    if "teacher" in training:
+        command, teacher = "distill", f", taught by `{training['teacher']}`"
+    return f" Trained from `{training['base']}` with `stream-training {command}`{teacher}."
 
 
 def _figures(training: Mapping[str, Any]) -> list[str]:

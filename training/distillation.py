@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +179,8 @@ def distill(
             )
             require(parities[0], force=force)
 
-        result = publish_fit(encoder, parts, settings, history, work / "model", out, before_replacing=gate)
+        told = {"teacher": checked.name, **asdict(lesson), "num_unlabelled": len(unlabelled)}
+        result = publish_fit(encoder, parts, settings, history, work / "model", out, taught=told, before_replacing=gate)
     if checked.manifest is not None and checked.manifest.thresholds != Thresholds():
         fix = f"stream-training thresholds {out} DATA gives it its own"
         logger.warning("the student has no thresholds, for the teacher's are for other probabilities; %s", fix)

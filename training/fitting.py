@@ -7,7 +7,7 @@ from __future__ import annotations
 import functools
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -182,20 +182,22 @@ def publish_fit(
     out: Path,
     *,
     judge: Path | None = None,
+    taught: Mapping[str, Any] | None = None,
     before_replacing: Callable[[Path], None] | None = None,
 ) -> FitResult:
     """Writes the model directory at `aside`, with what it is worth, and puts it at `out`.
 
     Args:
         judge: a model directory like it that has not seen the validation rows, to be asked about them in its place.
+        taught: of a student: its `teacher`'s name, and what else is to stand in the summary; None: of a fit.
         before_replacing: gets `aside` when it is complete; what it raises keeps it from `out`.
     """
     shutil.rmtree(aside, ignore_errors=True)  # from a fit that was killed here
     aside.mkdir()
     save_files(encoder, aside)
     history.write(aside)
-    write_recipe(settings, aside / RECIPE_NAME)
-    training = _summary(parts, settings, encoder.name, history)
+    write_recipe(settings, aside / RECIPE_NAME, teacher=None if taught is None else taught["teacher"])
+    training = {**_summary(parts, settings, encoder.name, history), **(taught or {})}
     content: dict[str, Any] = {
         "task": settings.task,
         "positive_label": parts.positive_label,

@@ -29,12 +29,21 @@ __all__ = ["RECIPE_NAME", "read_recipe", "write_recipe"]
 RECIPE_NAME = "run.toml"
 
 _HEAD = "# stream-training fit DATA --out DIR --config run.toml makes this model again from the same rows.\n"
+_HEAD_OF_STUDENT = (
+    "# What stream-training distill trained this model with, as a student of {teacher};\n"
+    "# with fit --config run.toml there is no teacher.\n"
+)
 
 
-def write_recipe(settings: FitSettings, path: Path) -> None:
-    """Writes the settings, those that depend on others as they came out; what is None is left out."""
+def write_recipe(settings: FitSettings, path: Path, *, teacher: str | None = None) -> None:
+    """Writes the settings, those that depend on others as they came out; what is None is left out.
+
+    Args:
+        teacher: the name of the model that taught this one; None: there was none.
+    """
     content = asdict(settings.resolved())
-    path.write_text(_HEAD + "\n".join(_lines(content)) + "\n", "utf-8")
+    head = _HEAD if teacher is None else _HEAD_OF_STUDENT.format(teacher=json.dumps(teacher))
+    path.write_text(head + "\n".join(_lines(content)) + "\n", "utf-8")
 
 
 def read_recipe(path: Path) -> dict[str, Any]:

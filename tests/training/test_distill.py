@@ -29,6 +29,7 @@ from training.layers import layer_stack
 from training.lesson import UNLABELLED, Lesson, LessonSettings, read_unlabelled
 from training.losses import IGNORED, TextLoss
 from training.parity import measure_parity
+from training.recipe import read_recipe
 from training.student import kept_layers, reorder_labels, with_layers
 
 SETTINGS: dict[str, Any] = {"epochs": 2, "learning_rate": 2e-3, "max_length": 32, "seed": 3}
@@ -173,12 +174,18 @@ def test_a_student_is_smaller_complete_and_learns_from_the_teacher(teacher: Path
     )
     student = Classifier.load(tmp_path / "student", dtype="float32")
     content = json.loads((tmp_path / "student" / "classifier.json").read_text())
+    card = (tmp_path / "student" / "README.md").read_text("utf-8")
 
     assert result.parity.after.size_bytes < result.parity.before.size_bytes
     assert result.parity.n == 60
     assert student.digest == result.fit.digest
     assert student.task == "category", "as the teacher's"
     assert content["training"]["base"] == "1 of 2 layers of teacher"
+    assert "`1 of 2 layers of teacher` with `stream-training distill`, taught by `teacher`" in card
+    assert "| temperature | 2.0 |" in card
+    assert "stream-training fit" not in card
+    assert read_recipe(tmp_path / "student" / "run.toml")["epochs"] == SETTINGS["epochs"]
+    assert 'as a student of "teacher"' in (tmp_path / "student" / "run.toml").read_text("utf-8")
     assert not student.check_golden().failed
     assert result.parity.after.accuracy > 0.6
     assert not (tmp_path / "student.work").exists()
