@@ -24,13 +24,15 @@ from training.classifier_head import classifier_calls, classifier_of
 from training.optimizer import parameter_groups
 from training.rows import Rows
 
-__all__ = ["contrast", "contrastive_loss"]
+__all__ = ["TEXTS_A_STEP", "contrast", "contrastive_loss"]
+
+TEXTS_A_STEP = 48
+"""At most; of as many labels as there are, up to 16."""
 
 _TEMPERATURE = 0.1
 _LEARNING_RATE = 1e-4
 _WARMUP_SHARE = 0.1
 _MAX_LABELS = 16
-_TEXTS_A_STEP = 48
 
 
 def contrast(
@@ -111,7 +113,7 @@ def _batches(rows: Rows, *, num_steps: int, seed: int) -> Iterator[Rows]:
     labels = sorted(of_label)
     generator = np.random.default_rng([seed, 1])
     num_labels = min(len(labels), _MAX_LABELS)
-    texts_a_label = max(2, _TEXTS_A_STEP // num_labels)
+    texts_a_label = max(2, TEXTS_A_STEP // num_labels)
     for _ in range(num_steps):
         batch: Rows = []
         for label in generator.choice(labels, size=num_labels, replace=False):

@@ -1,37 +1,102 @@
-"""How long a training will take, from one step that is measured on this machine."""
+"""How long a training will take, from a step that is measured on this machine."""
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
-__all__ = ["duration", "training_seconds"]
+from stream_classifier.model.backends.torch import pick_device, pick_dtype
+from training.contrastive import TEXTS_A_STEP
+from training.encoder import load_encoder, quiet_transformers
+from training.inspection import Inspection
+from training.layers import depths_of
+from training.linear_probe import MAX_TEXTS
+from training.presets import PRESETS, preset
+from training.rows import Rows, pad_tokens
+from training.settings import FitSettings
+from training.tail import has_tail
+
+__all__ = ["Speed", "Work", "duration", "measured_speed", "preset_seconds", "training_seconds"]
 
 _MAX_TOKENS = 2048  # of the measured step, so that a large model on a CPU answers within seconds
 _FORWARD_SHARE = 1 / 3  # of a step's arithmetic: the backward pass has twice the forward's
+_TAIL_SHARE = 1 / 20  # of a step over the whole model: 1 s and 17 s an epoch, see tail.py
 
 
-def training_seconds(
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Seconds a token takes, padding not counted.
+
+    Attributes:
+        step_s: forward and backward through the whole model.
+        forward_s: forward alone.
+    """
+
+    step_s: float
+    forward_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What a training goes over, and how much of the model it trains.
+
+    Attributes:
+        num_texts, num_tokens: of the training rows.
+        num_validation_tokens: of the validation rows.
+        num_layers: of the model.
+        has_tail: whether a frozen encoder runs once a text: see tail.py.
+        num_processes: that share the rows.
+    """
+
+    num_texts: int
+    num_tokens: int
+    num_validation_tokens: int
+    num_layers: int
+    has_tail: bool
+    num_processes: int = 1
+
+
+def training_seconds(speed: Speed, work: Work, settings: FitSettings) -> float:
+    """Seconds that all epochs take, with the validation after each and with what comes before the first: contrastive
+    learning, the encoding of a frozen encoder, the linear probe. About; measuring and writing the model come on top.
+    """
+    tokens_a_text = work.num_tokens / max(1, work.num_texts)
+    before = settings.contrastive_steps * TEXTS_A_STEP * tokens_a_text * speed.step_s
+    if settings.probes:
+        before += min(work.num_texts, MAX_TEXTS) * tokens_a_text * speed.forward_s
+    step_s, forward_s = speed.step_s, speed.forward_s
+    if settings.freeze_encoder and work.has_tail:
+        before += (work.num_tokens + work.num_validation_tokens) * speed.forward_s
+        step_s, forward_s = _TAIL_SHARE * step_s, _TAIL_SHARE * forward_s
+    elif settings.freeze_encoder:
+        step_s = forward_s + (step_s - forward_s) / max(1, work.num_layers)
+    elif settings.gradient_checkpointing:
+        step_s += forward_s
+    an_epoch = work.num_tokens * step_s + work.num_validation_tokens * forward_s
+    return before + settings.max_epochs * an_epoch / work.num_processes
+
+
+def measured_speed(
     model: Any,
     rows: Sequence[dict[str, Any]],
     *,
-    num_validation_tokens: int,
     collate: Callable[[Sequence[dict[str, Any]]], dict[str, torch.Tensor]],
     batch_size: int,
-    epochs: int,
     dtype: torch.dtype,
-) -> float:
-    """Seconds that `epochs` over `rows` take, with the validation after each; about, and without what is saved.
-
-    Runs one forward and backward pass on rows of middling length, after a short one that warms up. Neither the weights
-    nor torch's random state change.
+    trains: bool = True,
+) -> Speed:
+    """Runs the model on rows of middling length, after a short pass that warms up. Weights and random state stay.
 
     Args:
         model: a Hugging Face model on its device, its gradients unset.
         rows: with `input_ids`, as `token_rows` makes them.
+        trains: whether there is room for a backward pass; without, it is taken for twice the forward pass.
     """
     by_length = sorted(rows, key=lambda row: len(row["input_ids"]))
     num_tokens = sum(len(row["input_ids"]) for row in rows)
@@ -40,14 +105,64 @@ def training_seconds(
     batch = collate(by_length[middle : middle + num_rows])
     was_training = model.training
     device = next(model.parameters()).device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.set_grad_enabled(trains):
         model.train()
         _step(model, {name: tensor[:2] for name, tensor in batch.items()}, device, dtype)
-        seconds = _step(model, batch, device, dtype)
+        seconds = _step(model, batch, device, dtype) / int(batch["attention_mask"].sum())
     model.train(was_training)
     model.zero_grad(set_to_none=True)
-    tokens_per_s = int(batch["attention_mask"].sum()) / seconds
-    return epochs * (num_tokens + _FORWARD_SHARE * num_validation_tokens) / tokens_per_s
+    return Speed(seconds, _FORWARD_SHARE * seconds) if trains else Speed(seconds / _FORWARD_SHARE, seconds)
+
+
+def preset_seconds(base: str, inspection: Inspection) -> dict[str, float]:
+    """What a fit on such a table takes on this machine by preset, those left out that the base or the table cannot
+    have. Blocks: the base is loaded, and a step of it measured.
+
+    Args:
+        base: a directory or a Hub name.
+        inspection: of the tables, with the lengths of their texts in its tokens.
+
+    Raises:
+        ConfigError: the base does not load.
+    """
+    with quiet_transformers():
+        encoder = load_encoder(base, ("a", "b"))
+    model = encoder.model
+    device = pick_device("auto")
+    dtype = pick_dtype("auto", device)
+    pad_id = int(model.config.pad_token_id or 0)
+    tables = inspection.tables
+    tokens_N = np.minimum(inspection.lengths.tokens_N, min(inspection.max_length, encoder.max_length))
+    rows: Rows = [
+        {"input_ids": np.full(length, pad_id + 1, dtype=np.int32), "label": np.intp(0)} for length in tokens_N
+    ]
+    default = FitSettings()
+    speed = measured_speed(
+        model.to(device),
+        rows,
+        collate=functools.partial(pad_tokens, pad_id=pad_id),
+        batch_size=default.batch_size,
+        dtype=dtype,
+    )
+    depths = depths_of(model)
+    num_train, num_validation = len(tables.train), 0 if tables.validation is None else len(tables.validation)
+    if tables.validation is None:
+        num_validation = round(default.validation_share * num_train)
+        num_train -= num_validation
+    work = Work(
+        num_texts=num_train,
+        num_tokens=round(num_train * float(tokens_N.mean())),
+        num_validation_tokens=round(num_validation * float(tokens_N.mean())),
+        num_layers=depths.num_layers,
+        has_tail=has_tail(model),
+    )
+    seconds = {}
+    for name in PRESETS:
+        settings = preset(name).for_rows(num_train)
+        several = settings.contrastive_steps and tables.train.multi_label
+        if not several and not (settings.freeze_encoder and depths.shared_layers):
+            seconds[name] = training_seconds(speed, work, settings)
+    return seconds
 
 
 def duration(seconds: float) -> str:
@@ -67,7 +182,8 @@ def _step(model: Any, batch: dict[str, torch.Tensor], device: torch.device, dtyp
     start = time.perf_counter()
     with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
         logits = model(**inputs).logits
-    logits.float().sum().backward()
+    if logits.requires_grad:
+        logits.float().sum().backward()
     _wait(device)
     return time.perf_counter() - start
 

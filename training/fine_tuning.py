@@ -10,18 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import TrainerCallback
 
 from stream_classifier.errors import ConfigError
 from stream_classifier.model.backends.torch import pick_device, pick_dtype
 from stream_classifier.model.calibration import MULTI_LABEL, SINGLE_LABEL
+from stream_classifier.model.protocols import TokenBatch
 from stream_classifier.model.tokenization import TextTokenizer
 from training.checkpoints import last_checkpoint
 from training.contrastive import contrast
 from training.data import Table
 from training.encoder import Encoder
-from training.estimate import duration, training_seconds
+from training.estimate import Work, duration, measured_speed, training_seconds
 from training.history import TrainingHistory
 from training.interrupts import Interrupts
 from training.layers import depths_of, freeze_below, needs_depths
@@ -29,6 +31,7 @@ from training.lesson import Lesson
 from training.loop import LoopContext, train
 from training.losses import TextLoss, class_weights
 from training.parts import Parts
+from training.processes import Processes
 from training.progress import bar
 from training.rows import Rows, hidden_rows, pad_hidden, pad_tokens, token_rows
 from training.settings import FitSettings
@@ -109,6 +112,9 @@ def fine_tune(
         "depths": depths,
     }
     try:
+        if not settings.fsdp:
+            num_layers = 1 if depths is None else depths.num_layers
+            _tell_time(model, train_tokens, validation_tokens, settings, dtype, num_layers, last_epoch)
         # A tail's checkpoints lack the layers below, which contrastive learning changes too: it is done again, equally.
         tail_alone = settings.freeze_encoder and has_tail(model)
         if settings.contrastive_steps and (tail_alone or last_checkpoint(work_dir) is None):
@@ -141,17 +147,6 @@ def fine_tune(
         if lesson is not None:
             module, train_rows, collate = lesson.module(model), lesson.annotated(train_rows), lesson.collated(collate)
             loop["loss"] = lesson.loss(loop["loss"], problem_type=parts.problem_type)
-        if not settings.fsdp:
-            seconds = training_seconds(
-                model,
-                train_rows,
-                num_validation_tokens=len(validation_tokens.input_ids_T),
-                collate=collate,
-                batch_size=settings.batch_size,
-                epochs=settings.max_epochs,
-                dtype=dtype,
-            )
-            logger.info("training will take about %s, less when it stops early", duration(seconds))
         return train(
             module,
             train_rows,
@@ -163,6 +158,40 @@ def fine_tune(
     finally:
         if not settings.fsdp:  # divided, it never left the CPU
             model.to("cpu")
+
+
+def _tell_time(
+    model: Any,
+    train_tokens: TokenBatch,
+    validation_tokens: TokenBatch,
+    settings: FitSettings,
+    dtype: torch.dtype,
+    num_layers: int,
+    last_epoch: int | None,
+) -> None:
+    speed = measured_speed(
+        model,
+        token_rows(train_tokens, np.zeros(len(train_tokens), dtype=np.intp)),
+        collate=functools.partial(pad_tokens, pad_id=model.config.pad_token_id or 0),
+        batch_size=settings.batch_size,
+        dtype=dtype,
+        trains=not settings.freeze_encoder,  # there may be no room for it then
+    )
+    work = Work(
+        num_texts=len(train_tokens),
+        num_tokens=len(train_tokens.input_ids_T),
+        num_validation_tokens=len(validation_tokens.input_ids_T),
+        num_layers=num_layers,
+        has_tail=has_tail(model),
+        num_processes=Processes.started().count,
+    )
+    seconds = training_seconds(speed, work, settings if last_epoch is None else replace(settings, epochs=last_epoch))
+    again = settings.refit_all and last_epoch is None
+    logger.info(
+        "training will take about %s%s, less when it stops early",
+        duration(2 * seconds if again else seconds),
+        " for both times" if again else "",
+    )
 
 
 def _contrast(model: Any, rows: Rows, parts: Parts, settings: FitSettings, dtype: torch.dtype, *, shown: bool) -> None:

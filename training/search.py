@@ -19,6 +19,7 @@ from transformers import TrainerCallback
 from stream_classifier.errors import ConfigError
 from training.callbacks import DivergedError
 from training.encoder import quiet_transformers, starting_encoder
+from training.estimate import duration
 from training.fine_tuning import fine_tune
 from training.interrupts import Interrupted, Interrupts
 from training.parts import Parts
@@ -110,6 +111,7 @@ def search(
             if max_minutes is not None and time.monotonic() - started_s > 60 * max_minutes:
                 logger.info("the search ends after %g minutes", max_minutes)
                 break
+            trial_started_s = time.monotonic()
             trial = _next_trial(study, number, settings)
             try:
                 value = _run(trial, parts, _proposed(trial, settings), work_dir / "trial", interrupts)
@@ -121,6 +123,12 @@ def search(
             said = "given up" if value is None else f"{settings.metric} {value:.4f}"
             logger.info("trial %d of %d: %s; %s", number + 1, num_trials, said, _described(trial))
             progress.update(1)
+            num_left = num_trials - number - 1
+            if number == num_done and num_left:
+                seconds = num_left * (time.monotonic() - trial_started_s)
+                if max_minutes is not None:
+                    seconds = min(seconds, 60 * max_minutes)
+                logger.info("%d more trials will take about %s", num_left, duration(seconds))
     if not study.get_trials(states=states[:1]):
         raise ConfigError("--search: no trial came to an end; give more time, or a lower --learning-rate to start from")
     best, (num_complete, num_pruned) = study.best_trial, (len(study.get_trials(states=[state])) for state in states)
@@ -190,7 +198,12 @@ def _run(
         with quiet_transformers():
             encoder = starting_encoder(settings, parts.labels, parts.problem_type)
             history = fine_tune(
-                encoder, parts, settings, work_dir=work_dir, interrupts=interrupts, callbacks=(pruning,)
+                encoder,
+                parts,
+                replace(settings, refit_all=False),
+                work_dir=work_dir,
+                interrupts=interrupts,
+                callbacks=(pruning,),
             )
     except DivergedError as error:
         logger.info("%s", error)

@@ -62,14 +62,14 @@ def check(
 
     Copies between the files, texts with two labels, labels that differ in spelling, labels with one example, imbalance,
     texts longer than the model reads, blank texts, labels that training does not have. Texts are not shown, their lines
-    are.
+    are. How long a fit will take is told by a step of it, measured on this machine, where the base is there.
 
     Exit code 0: nothing, or notes only; 1: an error, which fit refuses, or a warning, with which it trains.
     """
     set_up_logging(quiet=False)
     from training.inspection import check_data
 
-    counter = _counter(base)
+    base, counter = _counter(base)
     inspection = check_data(
         data,
         validation=validation,
@@ -79,15 +79,17 @@ def check(
         counter=counter,
         max_length=max_length,
     )
+    seconds = _seconds(base, inspection)
     if as_json:
-        print_json(inspection.as_dict())
+        print_json({**inspection.as_dict(), "fit_seconds": seconds})
     else:
-        _show(inspection)
+        _show(inspection, seconds)
     if not inspection.is_clean:
         raise click.exceptions.Exit(1)
 
 
-def _counter(base: str | None) -> TokenCounter | None:
+def _counter(base: str | None) -> tuple[str | None, TokenCounter | None]:
+    """The base as it is found, and a counter with its tokenizer; None of either where the default base is not there."""
     from stream_classifier.errors import ConfigError
     from training.encoder import find_base
     from training.lengths import token_counter
@@ -97,12 +99,26 @@ def _counter(base: str | None) -> TokenCounter | None:
     except ConfigError:
         if base is not None:
             raise
-        click.echo("no base is at hand: lengths are estimated", err=True)
+        click.echo("no base is at hand: lengths are estimated, and no time", err=True)
+        return None, None
+    return found, token_counter(found)
+
+
+def _seconds(base: str | None, inspection: Inspection) -> dict[str, float] | None:
+    """What a fit takes by preset; None where the base is not on this machine, or is none that a fit can start from."""
+    from stream_classifier.errors import ConfigError
+    from training.estimate import preset_seconds
+
+    if base is None or not Path(base).is_dir():
         return None
-    return token_counter(found)
+    try:
+        return preset_seconds(base, inspection)
+    except ConfigError as error:
+        click.echo(f"the time of a fit is not estimated: {error}", err=True)
+        return None
 
 
-def _show(inspection: Inspection) -> None:
+def _show(inspection: Inspection, seconds: dict[str, float] | None) -> None:
     for part, table in inspection.tables.parts():
         labels = table.label_counts()
         several = f", {sum(labels.values()) / len(table):.2f} a text" if table.multi_label else ""
@@ -112,6 +128,11 @@ def _show(inspection: Inspection) -> None:
     median, p95, longest = (lengths.quantile(q) for q in (0.5, 0.95, 1.0))
     read = f"{inspection.max_length} are read"
     click.echo(f"{'tokens':<10}  median {median}, 95 % up to {p95}, longest {longest}{roughly}; {read}")
+    if seconds is not None:
+        from training.estimate import duration
+
+        times = ", ".join(f"{name} {duration(time)}" for name, time in seconds.items())
+        click.echo(f"{'training':<10}  about, by --preset: {times}; less when it stops early")
     if not inspection.findings:
         click.echo("nothing found")
     for finding in inspection.findings:
