@@ -128,7 +128,7 @@ def search(
                 seconds = num_left * (time.monotonic() - trial_started_s)
                 if max_minutes is not None:
                     seconds = min(seconds, 60 * max_minutes)
-                logger.info("%d more trials will take about %s", num_left, duration(seconds))
+                logger.info("up to %d more trials will take about %s", num_left, duration(seconds))
     if not study.get_trials(states=states[:1]):
         raise ConfigError("--search: no trial came to an end; give more time, or a lower --learning-rate to start from")
     best, (num_complete, num_pruned) = study.best_trial, (len(study.get_trials(states=[state])) for state in states)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -106,7 +107,17 @@ def test_an_interrupted_search_goes_on_with_the_trials_it_would_have_had(
     assert len(before) == 12
 
 
-def test_the_budget_of_time_ends_it(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("max_minutes", "num_done", "said"), [(4, 3, "4 min"), (None, 5, "7 min")])
+def test_the_budget_of_time_ends_it_and_the_first_trial_tells_what_the_others_take(
+    base: Path,
+    tmp_path: Path,
+    max_minutes: float | None,
+    num_done: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "training")
     now_s = 0.0
 
     def takes_100_s(_: FitSettings) -> float:
@@ -118,12 +129,15 @@ def test_the_budget_of_time_ends_it(base: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("training.search.time", SimpleNamespace(monotonic=lambda: now_s))
     settings = FitSettings(base=str(base))
     parts = read_parts(table(tmp_path / "rows.csv", 60, 1), settings=settings)
-    found = search(parts, settings, num_trials=50, work_dir=tmp_path / "work", interrupts=Interrupts(), max_minutes=4)
-    assert found.num_trials == 3
+    options: dict[str, Any] = {"work_dir": tmp_path / "work", "interrupts": Interrupts()}
+    found = search(parts, settings, num_trials=5, max_minutes=max_minutes, **options)
+    assert found.num_trials == num_done
+    assert caplog.text.count(f"up to 4 more trials will take about {said}") == 1
 
 
 def test_without_optuna_the_install_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    found = importlib.util.find_spec  # of all else: what is imported here for the first time asks it too
+    monkeypatch.setattr("importlib.util.find_spec", lambda asked: None if asked == "optuna" else found(asked))
     with pytest.raises(ConfigError, match=r"pip install 'stream-classifier\[search\]'"):
         training.fit(tmp_path / "rows.csv", tmp_path / "out", num_trials=5)
 
