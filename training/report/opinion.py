@@ -365,15 +365,12 @@ def _guessing_loss(subject: Subject) -> float | None:
 
 
 def _tells_labels_apart(subject: Subject, history: TrainingHistory) -> bool:
-    """Whether more validation rows were right in some epoch than the most frequent label has, by more than chance; all
-    of a few rows are enough. A model may be that far and still as unsure as a guess, after little training.
-    """
+    """Whether in some epoch all validation rows were right, or surely more than the most frequent label has."""
     train, validation = subject.data.parts.get("train"), subject.data.parts.get("validation")
     accuracy = max(e.accuracy for e in history.epochs)
-    if train is None or validation is None:
-        return False
-    interval = wilson(round(accuracy * validation.n), validation.n)
-    return accuracy == 1 or (interval is not None and interval[0] > max(train.labels.values()) / train.n)
+    interval = None if validation is None else wilson(round(accuracy * validation.n), validation.n)
+    most = 1.0 if train is None else max(train.labels.values()) / train.n
+    return accuracy == 1 or (interval is not None and interval[0] > most)
 
 
 def _mean_recall(e: Evaluation, labels: set[str]) -> float | None:
