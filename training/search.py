@@ -127,7 +127,7 @@ def search(
             if number == num_done and num_left:
                 seconds = num_left * (time.monotonic() - trial_started_s)
                 if max_minutes is not None:
-                    seconds = min(seconds, 60 * max_minutes)
+                    seconds = max(0.0, min(seconds, 60 * max_minutes - (time.monotonic() - started_s)))
                 logger.info("up to %d more trials will take about %s", num_left, duration(seconds))
     if not study.get_trials(states=states[:1]):
         raise ConfigError("--search: no trial came to an end; give more time, or a lower --learning-rate to start from")
