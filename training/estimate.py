@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
-from stream_classifier.model.backends.torch import pick_device, pick_dtype
 from training.contrastive import TEXTS_A_STEP
-from training.encoder import load_encoder, quiet_transformers
-from training.inspection import Inspection
-from training.layers import depths_of
 from training.linear_probe import MAX_TEXTS
-from training.presets import PRESETS, preset
-from training.rows import Rows, pad_tokens
 from training.settings import FitSettings
-from training.tail import has_tail
 
-__all__ = ["Speed", "Work", "duration", "measured_speed", "preset_seconds", "training_seconds"]
+__all__ = ["Speed", "Work", "duration", "measured_speed", "training_seconds"]
 
 _MAX_TOKENS = 2048  # of the measured step, so that a large model on a CPU answers within seconds
 _FORWARD_SHARE = 1 / 3  # of a step's arithmetic: the backward pass has twice the forward's
@@ -112,57 +103,6 @@ def measured_speed(
     model.train(was_training)
     model.zero_grad(set_to_none=True)
     return Speed(seconds, _FORWARD_SHARE * seconds) if trains else Speed(seconds / _FORWARD_SHARE, seconds)
-
-
-def preset_seconds(base: str, inspection: Inspection) -> dict[str, float]:
-    """What a fit on such a table takes on this machine by preset, those left out that the base or the table cannot
-    have. Blocks: the base is loaded, and a step of it measured.
-
-    Args:
-        base: a directory or a Hub name.
-        inspection: of the tables, with the lengths of their texts in its tokens.
-
-    Raises:
-        ConfigError: the base does not load.
-    """
-    with quiet_transformers():
-        encoder = load_encoder(base, ("a", "b"))
-    model = encoder.model
-    device = pick_device("auto")
-    dtype = pick_dtype("auto", device)
-    pad_id = int(model.config.pad_token_id or 0)
-    tables = inspection.tables
-    tokens_N = np.minimum(inspection.lengths.tokens_N, min(inspection.max_length, encoder.max_length))
-    rows: Rows = [
-        {"input_ids": np.full(length, pad_id + 1, dtype=np.int32), "label": np.intp(0)} for length in tokens_N
-    ]
-    default = FitSettings()
-    speed = measured_speed(
-        model.to(device),
-        rows,
-        collate=functools.partial(pad_tokens, pad_id=pad_id),
-        batch_size=default.batch_size,
-        dtype=dtype,
-    )
-    depths = depths_of(model)
-    num_train, num_validation = len(tables.train), 0 if tables.validation is None else len(tables.validation)
-    if tables.validation is None:
-        num_validation = round(default.validation_share * num_train)
-        num_train -= num_validation
-    work = Work(
-        num_texts=num_train,
-        num_tokens=round(num_train * float(tokens_N.mean())),
-        num_validation_tokens=round(num_validation * float(tokens_N.mean())),
-        num_layers=depths.num_layers,
-        has_tail=has_tail(model),
-    )
-    seconds = {}
-    for name in PRESETS:
-        settings = preset(name).for_rows(num_train)
-        several = settings.contrastive_steps and tables.train.multi_label
-        if not several and not (settings.freeze_encoder and depths.shared_layers):
-            seconds[name] = training_seconds(speed, work, settings)
-    return seconds
 
 
 def duration(seconds: float) -> str:

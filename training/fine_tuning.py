@@ -112,9 +112,9 @@ def fine_tune(
         "depths": depths,
     }
     try:
-        if not settings.fsdp:
+        if not settings.fsdp and last_checkpoint(work_dir) is None:
             num_layers = 1 if depths is None else depths.num_layers
-            _tell_time(model, train_tokens, validation_tokens, settings, dtype, num_layers, last_epoch)
+            _tell_time(model, (train_tokens, validation_tokens), settings, context=context, num_layers=num_layers)
         # A tail's checkpoints lack the layers below, which contrastive learning changes too: it is done again, equally.
         tail_alone = settings.freeze_encoder and has_tail(model)
         if settings.contrastive_steps and (tail_alone or last_checkpoint(work_dir) is None):
@@ -161,20 +161,15 @@ def fine_tune(
 
 
 def _tell_time(
-    model: Any,
-    train_tokens: TokenBatch,
-    validation_tokens: TokenBatch,
-    settings: FitSettings,
-    dtype: torch.dtype,
-    num_layers: int,
-    last_epoch: int | None,
+    model: Any, tokens: tuple[TokenBatch, TokenBatch], settings: FitSettings, *, context: LoopContext, num_layers: int
 ) -> None:
+    train_tokens, validation_tokens = tokens
     speed = measured_speed(
         model,
         token_rows(train_tokens, np.zeros(len(train_tokens), dtype=np.intp)),
         collate=functools.partial(pad_tokens, pad_id=model.config.pad_token_id or 0),
         batch_size=settings.batch_size,
-        dtype=dtype,
+        dtype=context.dtype,
         trains=not settings.freeze_encoder,  # there may be no room for it then
     )
     work = Work(
@@ -185,8 +180,10 @@ def _tell_time(
         has_tail=has_tail(model),
         num_processes=Processes.started().count,
     )
-    seconds = training_seconds(speed, work, settings if last_epoch is None else replace(settings, epochs=last_epoch))
-    again = settings.refit_all and last_epoch is None
+    if context.last_epoch is not None:
+        settings = replace(settings, epochs=context.last_epoch)
+    seconds = training_seconds(speed, work, settings)
+    again = settings.refit_all and context.last_epoch is None
     logger.info(
         "training will take about %s%s, less when it stops early",
         duration(2 * seconds if again else seconds),

@@ -1,6 +1,8 @@
-"""Changes classifier.json of a finished model directory: atomically, in place or in a copy, and renews its card.
+"""Changes classifier.json of a finished model directory, in place or in a copy, and renews its card.
 
-Whoever reads the directory finds the old model or the new one. The weights are never touched.
+Whoever reads the directory finds the old model or the new one. classifier.json alone is replaced atomically; where
+other files change too, the whole directory is replaced by a copy, and nothing is there for the moment between two
+renames. The weights are never touched.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def written_aside(out: Path) -> Iterator[Path]:
     try:
         aside.mkdir(parents=True)
     except OSError as error:
-        raise ConfigError(f"--out {out}: {error.strerror}; give a directory that can be made") from error
+        raise ConfigError(f"{out}: nothing can be written beside it ({error.strerror}); give another --out") from error
     try:
         yield aside
         replace_directory(aside, out)

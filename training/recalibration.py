@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -136,7 +136,7 @@ def calibrate(
             than its standard error; "none": the raw logits, to which only `priors` are applied.
         priors: shares of labels on the stream, 0-1; those not named divide what is left as in the rows.
         columns: where texts and labels are.
-        out: a directory to write; None: `model` itself, atomically.
+        out: a directory to write; None: `model` itself, atomically unless golden cases go: see manifest_updates.py.
         overwrite: whether a model directory at `out` is replaced.
         device, dtype: as for `Classifier.load`: calibrate with what will serve.
 
@@ -196,8 +196,9 @@ def calibrate(
         stale = STALE if num_changed == 0 else (*STALE, *STALE_WITH_LABELS)
         return {**without_figures(content, stale), "calibration": written, "reference": reference}
 
+    manifest = read(path).manifest
     digest = update_manifest(path, change, out=out, rewrite=_new_golden(path, calibration))
-    _warn_of_forms(path, Path(path if out is None else out))
+    _warn_of_forms(() if manifest is None else manifest.backends, Path(path if out is None else out))
     return CalibrationResult(
         path=Path(path if out is None else out),
         digest=digest,
@@ -271,9 +272,8 @@ def _new_golden(path: Path, calibration: Calibration) -> Callable[[Path], None] 
     return lambda copy: write_golden(copy / GOLDEN_NAME, [case.text for case in steady], logits_NL, p_NL)
 
 
-def _warn_of_forms(path: Path, target: Path) -> None:
-    manifest = read(path).manifest
-    for form in () if manifest is None else manifest.backends:
+def _warn_of_forms(forms: Iterable[str], target: Path) -> None:
+    for form in forms:
         option = " --backend torchao" if form == "torch-int8" else ""
         logger.warning(
             "%s was measured with the calibration before: stream-training quantize %s DATA%s measures it again",

@@ -152,7 +152,8 @@ def joined(tables: Sequence[Table]) -> Table | None:
         return None
     texts = [text for table in tables for text in table.texts]
     label_sets = [label_set for table in tables for label_set in table.label_sets]
-    return Table(", ".join(table.source for table in tables), texts, label_sets)
+    source = ", ".join(table.source for table in tables)
+    return Table(source, texts, label_sets, multi_label=tables[0].multi_label)
 
 
 def scope_scores(score: str, answers: Answers) -> NDArray[np.float64]:

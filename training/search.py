@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import math
 import shutil
 import time
 from dataclasses import dataclass, replace
@@ -96,6 +97,8 @@ def search(
         Interrupted: a signal came; the trials before the one that was running are kept.
     """
     check_search(num_trials, max_minutes=max_minutes)
+    if not num_trials:
+        raise ConfigError("--search 0 is none; give 2 or more")
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -124,11 +127,13 @@ def search(
             logger.info("trial %d of %d: %s; %s", number + 1, num_trials, said, _described(trial))
             progress.update(1)
             num_left = num_trials - number - 1
-            if number == num_done and num_left:
-                seconds = num_left * (time.monotonic() - trial_started_s)
-                if max_minutes is not None:
-                    seconds = max(0.0, min(seconds, 60 * max_minutes - (time.monotonic() - started_s)))
-                logger.info("up to %d more trials will take about %s", num_left, duration(seconds))
+            if number == num_done:
+                trial_s = time.monotonic() - trial_started_s
+                if max_minutes is not None:  # a trial that has begun runs on
+                    left_s = max(0.0, 60 * max_minutes - (time.monotonic() - started_s))
+                    num_left = min(num_left, math.ceil(left_s / trial_s))
+                if num_left:
+                    logger.info("%d more trials will take about %s", num_left, duration(num_left * trial_s))
     if not study.get_trials(states=states[:1]):
         raise ConfigError("--search: no trial came to an end; give more time, or a lower --learning-rate to start from")
     best, (num_complete, num_pruned) = study.best_trial, (len(study.get_trials(states=[state])) for state in states)

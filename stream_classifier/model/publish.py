@@ -125,9 +125,9 @@ def file_aside(path: Path) -> Iterator[Path]:
 def replace_directory(aside: Path, target: Path) -> None:
     """Puts a finished directory where a model directory was, or nothing. `aside` must be on the same file system.
 
-    All files are on the disk before the first rename, readable by whoever may read config.json. Should the process be
-    killed between the two renames that replace an old model, that model is still there, as `target` with the suffix
-    ".old".
+    All files are on the disk before the first rename, readable by whoever may read config.json. Between the two renames
+    that replace an old model nothing is at `target`; should the process be killed there, that model is beside it, as
+    ".NAME.PID.old".
 
     Raises:
         ConfigError: the target is something else than a model directory: it is not touched.
@@ -140,11 +140,15 @@ def replace_directory(aside: Path, target: Path) -> None:
             path.chmod(readers)
         _sync(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    old = target.with_name(target.name + ".old")
-    if target.exists():
-        _remove(old)
-        target.rename(old)
-    aside.rename(target)
+    old = target.with_name(f".{target.name}.{os.getpid()}.old")
+    try:
+        if target.exists():
+            target.rename(old)
+        aside.rename(target)
+    except BaseException:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        raise
     _sync(target.parent)
     _remove(old)
 

@@ -173,15 +173,18 @@ def test_calibrate_writes_what_serves_and_removes_thresholds(model: Path, tmp_pa
     assert "Method temperature" in (model / "README.md").read_text("utf-8")
 
 
-def test_golden_cases_that_a_calibration_brings_near_a_tie_go(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_golden_cases_that_a_calibration_brings_near_a_tie_go(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With them the model would not load in bfloat16 any more."""
     content = {"task": "free", "calibration": {"method": "temperature", "scale": 0.2}}
     model = make_telling_directory(tmp_path / "model", content=content)
     finish_directory(model, content, golden_texts=random_texts(40, seed=5))
     before = {case.text for case in read(model).golden}
     rows = write_honest_rows(tmp_path / "rows.csv", model, temperature=0.35)
+    monkeypatch.chdir(model)
     for out in (tmp_path / "copy", None):
-        training.calibrate(model, rows, out=out, dtype="float32")
+        training.calibrate(".", rows, out=out, dtype="float32")
         after = {case.text for case in read(out or model).golden}
         assert after < before
         assert f"{len(before) - len(after)} of {len(before)} golden texts lie too near a tie now" in caplog.text

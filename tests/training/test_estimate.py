@@ -129,6 +129,28 @@ def test_data_check_says_how_long_each_preset_takes(family: str, tmp_path: Path)
     assert re.search(r"training +about, by --preset: .*balanced \d+ s", CliRunner().invoke(cli, command).stdout)
 
 
+def test_a_time_that_cannot_be_measured_hides_no_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any, **__: Any) -> Speed:
+        raise RuntimeError("not enough memory: you tried to allocate 1 byte")
+
+    monkeypatch.setattr("training.preset_times.measured_speed", fails)
+    base = make_directory(tmp_path / "base")
+    data = write_rows(tmp_path / "rows.csv", ["a film"] * 2 + random_texts(40), ["film", "match"] * 21)
+    done = CliRunner().invoke(cli, ["data", "check", str(data), "--base", str(base), "--json"])
+    answer = json.loads(done.stdout)
+    assert answer["fit_seconds"] is None
+    assert answer["findings"]
+
+
+def test_a_base_whose_padding_is_the_last_of_its_tokens_is_timed(tmp_path: Path) -> None:
+    base = make_directory(tmp_path / "base")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "pad_token_id": config["vocab_size"] - 1}))
+    data = write_rows(tmp_path / "rows.csv", random_texts(40), ["film", "match"] * 20)
+    done = CliRunner().invoke(cli, ["data", "check", str(data), "--base", str(base), "--json"])
+    assert json.loads(done.stdout)["fit_seconds"]["balanced"] > 0
+
+
 def test_without_the_base_on_this_machine_no_time_is_told(tmp_path: Path) -> None:
     base = make_directory(tmp_path / "base")
     (base / "model.safetensors").unlink()

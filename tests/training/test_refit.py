@@ -101,6 +101,15 @@ def test_both_parts_are_trained_on_and_the_first_best_epoch_is_the_last(
     assert [(len(table), last) for table, last in calls] == [(60, None), (260, fitted.history.best_epoch)]
 
 
+def test_texts_with_several_labels_are_trained_on_again_too(folder: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "several.csv"
+    rows.write_text((folder / "v.csv").read_text().replace(",money", ",money|news"))
+    columns = training.Columns(multi_label=True)
+    settings = training.FitSettings(**SETTINGS, base=str(folder / "base"), columns=columns, refit_all=True)
+    training.fit(rows, tmp_path / "model", settings=settings)
+    assert manifest(tmp_path / "model")["training"]["refit_all"] is True
+
+
 def test_whoever_tunes_it_on_some_rows_is_warned(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

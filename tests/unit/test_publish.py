@@ -39,6 +39,29 @@ def test_weights_may_be_read_by_whoever_may_read_the_rest(model: Path, tiny_bert
     assert {path.stat().st_mode & 0o777 for path in model.iterdir()} == {0o644}
 
 
+def test_what_is_beside_it_stays_and_the_old_one_comes_back_if_the_new_one_cannot_come(
+    model: Path, tiny_bert_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup = Path(shutil.copytree(model, tmp_path / "model.old"))
+    aside = Path(shutil.copytree(tiny_bert_dir, tmp_path / "aside"))
+    before, rename = directory.read(model).digest, Path.rename
+
+    def fails_for_the_new_one(path: Path, target: Path) -> Path:
+        if path == aside:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", fails_for_the_new_one)
+        with pytest.raises(KeyboardInterrupt):
+            replace_directory(aside, model)
+    assert directory.read(model).digest == before
+
+    replace_directory(aside, model)
+    assert backup.is_dir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "model.old"]
+
+
 def test_directory_that_holds_something_else_is_not_replaced(model: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()

@@ -107,13 +107,13 @@ def _counter(base: str | None) -> tuple[str | None, TokenCounter | None]:
 def _seconds(base: str | None, inspection: Inspection) -> dict[str, float] | None:
     """What a fit takes by preset; None where the base is not on this machine, or is none that a fit can start from."""
     from stream_classifier.errors import ConfigError
-    from training.estimate import preset_seconds
+    from training.preset_times import preset_seconds
 
     if base is None or not Path(base).is_dir():
         return None
     try:
         return preset_seconds(base, inspection)
-    except ConfigError as error:
+    except (ConfigError, RuntimeError) as error:  # of which torch makes one where memory ends
         click.echo(f"the time of a fit is not estimated: {error}", err=True)
         return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,8 @@ def columns_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def typed_columns(columns: Columns) -> dict[str, Any]:
     """The fields of `columns` whose options were typed in this call, at their default or not."""
     typed = typed_options()
-    return {field: getattr(columns, field) for field, option in _OPTION_OF.items() if option in typed}
+    names = [field.name for field in fields(Columns)]
+    return {name: getattr(columns, name) for name in names if _OPTION_OF[name] in typed}
 
 
 def typed_options() -> frozenset[str]:

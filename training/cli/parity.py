@@ -23,7 +23,8 @@ _SECTION = "What may be lost"
 def limits_options(defaults: ParityLimits) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """The options that make a ParityLimits; the command gets it as one argument, `limits`."""
     helps = {
-        "min_agreement": "Share of the texts that must get the same label, or be rejected alike; 0: not compared.",
+        "min_agreement": "Share of the texts that must get the same label, and where both models have a rejection rule "
+        "be rejected by both or neither; 0: not compared.",
         "max_accuracy_loss": "Most accuracy that may be lost, as the upper 95 % bound.",
         "max_ece_rise": "Most that the calibration error may rise.",
         "max_coverage_loss": "Most coverage that may be lost at the stored thresholds.",

@@ -203,7 +203,9 @@ def _show_thresholds(result: ThresholdResult) -> None:
     unreached = [label for label, item in result.labels.items() if not item.reached]
     if unreached:
         named = ", ".join(unreached[:5]) + (" …" if len(unreached) > 5 else "")
-        click.echo(f"no threshold reaches the goal for {len(unreached)} labels, which are never accepted: {named}")
+        click.echo(
+            f"no threshold reaches the goal for {len(unreached)} labels, accepted at a probability of 1 only: {named}"
+        )
 
 
 def _line(expected: Expected) -> str:

@@ -257,7 +257,7 @@ def _confidence(source: ReportSource) -> Markup | None:
 
 def _calibration(source: ReportSource, e: Evaluation) -> Markup:
     spec = None if source.model.manifest is None else source.model.manifest.calibration
-    if spec is None or (spec.method == "none" and source.model.calibration.is_identity):
+    if spec is None or spec.method == "none":
         return tag("p", "The probabilities are not calibrated.")
     where = spec.fitted_on if isinstance(spec.fitted_on, Mapping) else {}
     rows = f" on {where['n']} rows of {where['rows']}" if {"n", "rows"} <= where.keys() else ""
