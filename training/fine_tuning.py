@@ -26,7 +26,7 @@ from training.encoder import Encoder
 from training.estimate import Work, duration, measured_speed, training_seconds
 from training.history import TrainingHistory
 from training.interrupts import Interrupts
-from training.layers import depths_of, freeze_below, needs_depths
+from training.layers import depths_of, freeze_encoder, needs_depths
 from training.lesson import Lesson
 from training.loop import LoopContext, train
 from training.losses import TextLoss, class_weights
@@ -87,11 +87,6 @@ def fine_tune(
     # What is divided is put on its devices layer by layer: there may be no room for all of it on one.
     model = encoder.model if settings.fsdp else encoder.model.to(device)
     depths = depths_of(model) if needs_depths(settings) else None
-    if settings.freeze_encoder and depths is not None and depths.shared_layers:
-        raise ConfigError(
-            "--freeze-encoder, which --preset quick and few-shot ask for as well: the layers of "
-            f"{model.config.model_type} are one and the same, and none can stay as it is; give --no-freeze-encoder"
-        )
     if settings.gradient_checkpointing and not model.supports_gradient_checkpointing:
         raise ConfigError(f"--gradient-checkpointing: a {model.config.model_type} model has none; leave it out")
     context = LoopContext(
@@ -137,7 +132,7 @@ def fine_tune(
                 **loop,
             )
         if settings.freeze_encoder and depths is not None:
-            freeze_below(model, depths, depths.num_layers)
+            freeze_encoder(model, depths)
         _check_space(model, work_dir, settings)
         module: torch.nn.Module = model
         train_rows = token_rows(train_tokens, train_targets if lesson is None else lesson.targets(train_targets))

@@ -13,7 +13,7 @@ from torch import nn
 from stream_classifier.errors import ConfigError
 from training.settings import FitSettings
 
-__all__ = ["Depths", "depths_of", "freeze_below", "layer_stack", "needs_depths", "unfreeze_for_epoch"]
+__all__ = ["Depths", "depths_of", "freeze_below", "freeze_encoder", "layer_stack", "needs_depths", "unfreeze_for_epoch"]
 
 _OF_HEAD = ("pooler", "final_norm", "sequence_summary")
 
@@ -64,6 +64,11 @@ def layer_stack(model: Any) -> nn.ModuleList | None:
 def needs_depths(settings: FitSettings) -> bool:
     """Whether anything is asked for that goes by depth."""
     return settings.freeze_encoder or settings.gradual_unfreezing > 0 or settings.layer_decay < 1
+
+
+def freeze_encoder(module: nn.Module, depths: Depths) -> None:
+    """Only the last layer and the head are trained from now on; the head alone where one layer is run many times."""
+    freeze_below(module, depths, depths.num_layers + 1 if depths.shared_layers else depths.num_layers)
 
 
 def freeze_below(module: nn.Module, depths: Depths, lowest: int) -> None:

@@ -22,8 +22,8 @@ __all__ = ["preset_seconds"]
 
 
 def preset_seconds(base: str, inspection: Inspection) -> dict[str, float]:
-    """What a fit on such a table takes on this machine by preset, those left out that the base or the table cannot
-    have. Blocks: the base is loaded, and a step of it measured.
+    """What a fit on such a table takes on this machine by preset, those left out that the table cannot have. Blocks:
+    the base is loaded, and a step of it measured.
 
     Args:
         base: a directory or a Hub name.
@@ -38,20 +38,18 @@ def preset_seconds(base: str, inspection: Inspection) -> dict[str, float]:
     tables = inspection.tables
     tokens_N = np.minimum(inspection.lengths.tokens_N, min(inspection.max_length, encoder.max_length))
     speed = _speed(encoder, tokens_N)
-    depths = depths_of(encoder.model)
     num_train, num_validation = _num_rows(tables)
     work = Work(
         num_texts=num_train,
         num_tokens=round(num_train * float(tokens_N.mean())),
         num_validation_tokens=round(num_validation * float(tokens_N.mean())),
-        num_layers=depths.num_layers,
+        num_layers=depths_of(encoder.model).num_layers,
         has_tail=has_tail(encoder.model),
     )
     seconds = {}
     for name in PRESETS:
         settings = preset(name).for_rows(num_train)
-        several = settings.contrastive_steps and tables.train.multi_label
-        if not several and not (settings.freeze_encoder and depths.shared_layers):
+        if not (settings.contrastive_steps and tables.train.multi_label):
             seconds[name] = training_seconds(speed, work, settings)
     return seconds
 

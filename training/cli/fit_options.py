@@ -110,7 +110,7 @@ _OPTIONS = (
     _setting(
         _MODEL,
         "--freeze-encoder/--no-freeze-encoder",
-        "Train the last layer and the head only, on what the layers below say, computed once: quick.",
+        "Train only the last layer and the head (ALBERT: the head), on what the layers below say, computed once.",
     ),
     _setting(
         _MODEL,
