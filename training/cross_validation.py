@@ -1,21 +1,20 @@
 """`cross-validate`: what a recipe is worth on a table, by k models that each answer the fold they never saw.
 
-Training them is for folds.py, the figures for evaluation.py, suspicious labels for label_review.py.
+Training them is for folds.py, the figures for evaluation.py, suspicious labels for label_review.py, the tables that are
+written for fold_tables.py.
 
     N texts, L labels.
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import json
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,8 +29,9 @@ from training.answers import Answers, one_hot, truth
 from training.data import LABEL_SEPARATOR, Table, labels_of
 from training.evaluation import Evaluation, evaluate_answers
 from training.findings import Tables
+from training.fold_tables import TABLE_NAMES, write_tables
 from training.interrupts import Interrupts
-from training.label_review import suspicions
+from training.label_review import suspicions_of
 from training.reading import find_part, read_original_rows
 from training.rejection import set_apart
 from training.reporters import prepare_reporters
@@ -44,10 +44,6 @@ if TYPE_CHECKING:
 __all__ = ["CrossValidation", "FoldFigures", "SharePoint", "Spread", "cross_validate"]
 
 logger = logging.getLogger(__name__)
-
-PREDICTIONS_NAME = "predictions.csv"
-REVIEW_NAME = "review.csv"
-FIGURES_NAME = "cross-validation.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +85,7 @@ class CrossValidation:
         evaluation: of all rows together, beside a tf-idf model out of the same folds; the probabilities are raw, as no
             rows were left to calibrate on.
         learning_curve: by rising share, the last point with all rows; empty when none was asked for.
-        num_suspicious: labels that look wrong; None for several labels a text.
+        num_suspicious: texts whose labels look wrong.
         out: the folder with predictions.csv, review.csv and cross-validation.json; None: not written.
     """
 
@@ -100,7 +96,7 @@ class CrossValidation:
     nll: Spread
     evaluation: Evaluation = field(repr=False)
     learning_curve: tuple[SharePoint, ...]
-    num_suspicious: int | None
+    num_suspicious: int
     out: Path | None
 
     def as_dict(self) -> dict[str, Any]:
@@ -186,7 +182,7 @@ def cross_validate(
         answers = run.answers(run.out_of_fold(1.0))
         result = run.result(answers, curve, out=folder)
         if folder is not None:
-            _write(folder, table, answers, fold_N, result)
+            write_tables(folder, table, answers, fold_N, figures=result.as_dict())
     return result
 
 
@@ -286,7 +282,6 @@ class _Run:
         accuracy, macro_f1, nll = (_spread([getattr(fold, name) for fold in folds]) for name in
                                    ("accuracy", "macro_f1", "nll"))  # fmt: skip
         whole = [SharePoint(1.0, self.num_train(1.0), accuracy, macro_f1)] if curve else []
-        suspicious = None if self.table.multi_label else suspicions(answers.p_NL, answers.true_N)
         return CrossValidation(
             n=len(self.table),
             folds=folds,
@@ -295,7 +290,7 @@ class _Run:
             nll=nll,
             evaluation=replace(evaluate_answers(answers, task=self.settings.task), baseline=self.baseline(answers)),
             learning_curve=(*curve, *whole),
-            num_suspicious=None if suspicious is None else int(suspicious.flagged_N.sum()),
+            num_suspicious=int(suspicions_of(answers).flagged_N.sum()),
             out=out,
         )
 
@@ -323,70 +318,10 @@ def _spread(values: Sequence[float]) -> Spread:
 
 
 def _checked(out: Path, *, overwrite: bool) -> Path:
-    there = [name for name in (PREDICTIONS_NAME, REVIEW_NAME, FIGURES_NAME) if (out / name).exists()]
+    there = [name for name in TABLE_NAMES if (out / name).exists()]
     if there and not overwrite:
         raise ConfigError(f"--out {out}: {there[0]} is there already; give another folder, or --overwrite")
     place = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
     if not place.is_dir() or not os.access(place, os.W_OK):
         raise ConfigError(f"--out {out}: {place} is no folder that can be written to; give a folder that can be made")
     return out
-
-
-def _write(folder: Path, table: Table, answers: Answers, fold_N: NDArray[np.intp], result: CrossValidation) -> None:
-    """All of the tables or none."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with ExitStack() as asides:
-            _write_aside(lambda name: asides.enter_context(file_aside(folder / name)), table, answers, fold_N, result)
-    finally:
-        if not any(folder.iterdir()):
-            folder.rmdir()
-
-
-def _write_aside(
-    aside: Callable[[str], Path], table: Table, answers: Answers, fold_N: NDArray[np.intp], result: CrossValidation
-) -> None:
-    names = np.array([*answers.labels], dtype=object)
-    lines = table.lines or range(1, len(table) + 1)
-    given = [LABEL_SEPARATOR.join(label_set) for label_set in table.label_sets]
-    said = [LABEL_SEPARATOR.join(names[row_L]) for row_L in answers.predicted_NL]
-    loss_N = answers.losses_N
-    _table(
-        aside(PREDICTIONS_NAME),
-        ["line", "fold", "label", "predicted", "score", "loss"],
-        (
-            [line, int(fold), label, predicted, f"{score:.6f}", f"{loss:.6f}"]
-            for line, fold, label, predicted, score, loss in zip(
-                lines, fold_N, given, said, answers.scores_N, loss_N, strict=True
-            )
-        ),
-    )
-    if not answers.multi_label:
-        found = suspicions(answers.p_NL, answers.true_N)
-        true_N = answers.true_N
-        _table(
-            aside(REVIEW_NAME),
-            ["line", "label", "suggested", "suspicion", "p_label", "p_suggested", "text"],
-            (
-                [
-                    lines[i],
-                    given[i],
-                    names[found.suggested_N[i]],
-                    f"{found.scores_N[i]:.4f}",
-                    f"{answers.p_NL[i, true_N[i]]:.4f}",
-                    f"{answers.p_NL[i, found.suggested_N[i]]:.4f}",
-                    table.texts[i],
-                ]
-                for i in found.ranked().tolist()
-                if found.flagged_N[i]
-            ),
-        )
-    text = json.dumps(result.as_dict(), indent=2, allow_nan=False)
-    aside(FIGURES_NAME).write_text(text + "\n", "utf-8")
-
-
-def _table(path: Path, header: Sequence[str], rows: Any) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)

@@ -12,31 +12,43 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from training.answers import Answers, one_hot
 from training.metrics import log_losses
 
-__all__ = ["Suspicion", "margins", "suspicions"]
+__all__ = ["Suspicion", "margins", "set_suspicions", "suspicions", "suspicions_of"]
 
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Suspicion:
-    """How wrong each label looks.
+    """How wrong what each text was given looks.
 
     Attributes:
-        scores_N: the loss of the label given, -log p in nats: the higher, the more suspicious.
+        scores_N: the loss of the label given, -log p in nats: the higher, the more suspicious. With several labels a
+            text that of the label most wrongly given or left out.
         flagged_N: bool, whether another label is as sure as that label's own texts are on average, and surer than the
             one given.
-        suggested_N: the index of the label that looks right.
+        suggested_NL: bool, the labels that look right.
+        p_suggested_N: the probability of that label; with several labels a text that the one of `scores_N` was most
+            wrongly given or left out.
     """
 
     scores_N: NDArray[np.float64]
     flagged_N: NDArray[np.bool_]
-    suggested_N: NDArray[np.intp]
+    suggested_NL: NDArray[np.bool_]
+    p_suggested_N: NDArray[np.float64]
 
     def ranked(self) -> NDArray[np.intp]:
         """Row numbers, the most suspicious first."""
         return np.argsort(-self.scores_N, kind="stable")
+
+
+def suspicions_of(answers: Answers) -> Suspicion:
+    """Judges the labels of all texts that were answered."""
+    if answers.multi_label:
+        return set_suspicions(answers.p_NL, answers.true_NL)
+    return suspicions(answers.p_NL, answers.true_N)
 
 
 def suspicions(p_NL: NDArray[np.float64], given_N: NDArray[np.intp]) -> Suspicion:
@@ -56,7 +68,28 @@ def suspicions(p_NL: NDArray[np.float64], given_N: NDArray[np.intp]) -> Suspicio
     suggested_N = margins_NL.argmax(axis=1)
     reached_N = margins_NL[every_N, suggested_N] >= -_ROUNDING
     flagged_N = reached_N & (p_NL[every_N, suggested_N] > p_NL[every_N, given_N])
-    return Suspicion(log_losses(p_NL, given_N), flagged_N, suggested_N)
+    p_suggested_N = p_NL[every_N, suggested_N]
+    suggested_NL = one_hot(suggested_N, p_NL.shape[1])
+    return Suspicion(log_losses(p_NL, given_N), flagged_N, suggested_NL, p_suggested_N)
+
+
+def set_suspicions(p_NL: NDArray[np.float64], given_NL: NDArray[np.bool_]) -> Suspicion:
+    """Judges sets of labels: whether each label was rightly given, or rightly left out, as a question of its own.
+
+    >>> p = np.array([[0.9, 0.1], [0.8, 0.9], [0.1, 0.9], [0.9, 0.1]])
+    >>> found = set_suspicions(p, np.array([[True, False], [True, False], [False, True], [True, False]]))
+    >>> found.flagged_N.tolist(), found.suggested_NL[1].tolist()
+    ([False, True, False, False], [True, True])
+    """
+    losses_NL = np.empty(p_NL.shape)
+    flagged_NL = np.empty(p_NL.shape, np.bool_)
+    for i, p_N in enumerate(p_NL.T):
+        found = suspicions(np.stack([1 - p_N, p_N], axis=1), given_NL[:, i].astype(np.intp))
+        losses_NL[:, i], flagged_NL[:, i] = found.scores_N, found.flagged_N
+    flagged_N = np.any(flagged_NL, axis=1, keepdims=False)
+    counted_NL = flagged_NL | ~flagged_N[:, None]
+    scores_N = np.where(counted_NL, losses_NL, -np.inf).max(axis=1)
+    return Suspicion(scores_N, flagged_N, given_NL ^ flagged_NL, 1 - np.exp(-scores_N))
 
 
 def margins(p_NL: NDArray[np.float64], given_N: NDArray[np.intp]) -> NDArray[np.float64]:

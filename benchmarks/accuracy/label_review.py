@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
             "rows": int(found.flagged_N.sum()),
             "precision": float(wrong_N[found.flagged_N].mean()),
             "recall": float(found.flagged_N[wrong_N].mean()),
-            "suggestion_right": float((found.suggested_N == gold_N)[found.flagged_N & wrong_N].mean()),
+            "suggestion_right": float((found.suggested_NL.argmax(axis=1) == gold_N)[found.flagged_N & wrong_N].mean()),
         },
     }
     target = RESULTS / "accuracy" / "label_review.json"

@@ -18,7 +18,7 @@ from training.baseline import baseline_pipeline
 from training.cli import cli
 from training.data import Table
 from training.folds import FrozenFolds, assign_folds
-from training.label_review import suspicions
+from training.label_review import set_suspicions, suspicions
 from training.reading import read_table
 
 WORDS = {"sport": ["match", "ended", "won", "two"], "money": ["bank", "shares", "fell", "rose"]}
@@ -74,6 +74,41 @@ def test_labels_that_were_turned_around_are_reviewed_first(frozen: training.Cros
     assert len(turned) >= 3
     assert sum(turned) > len(turned) / 2
     assert rows[0]["label"] != rows[0]["suggested"]
+
+
+def test_sets_of_labels_that_were_changed_are_to_be_reviewed(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = [("sport", "money", "money|sport")[i % 3] for i in range(60)]
+    changed = {30: ("sport", "money|sport"), 32: ("money|sport", "money"), 40: ("money", "sport")}
+    given = [changed[i][1] if i in changed else labels for i, labels in enumerate(right)]
+    data = write_rows(tmp_path / "train.csv", [f"{labels} {i}" for i, labels in enumerate(right)], given)
+    logits_NL = np.array([[4.0 if label in labels else -4.0 for label in ("money", "sport")] for labels in right])
+
+    def knows(_: FrozenFolds, train: object, held_out: np.ndarray, **named: object) -> np.ndarray:
+        return logits_NL[held_out]
+
+    monkeypatch.setattr(FrozenFolds, "logits", knows)
+    columns = training.Columns(multi_label=True)
+    several = settings(base, freeze_encoder=True, columns=columns, baseline=False)
+    result = training.cross_validate(data, settings=several, num_folds=3, out=tmp_path / "cv")
+    assert result.num_suspicious == 3
+    with (tmp_path / "cv" / "review.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {int(row["line"]) - 2: (row["suggested"], row["label"]) for row in rows} == changed
+    assert {row["p_suggested"] for row in rows} == {"0.9820"}
+
+
+def test_a_label_that_should_be_added_and_one_that_should_go() -> None:
+    p_NL = np.tile([0.95, 0.05], (40, 1))
+    p_NL[20:] = [0.05, 0.9]
+    given_NL = p_NL > 0.5
+    given_NL[3, 1], given_NL[25, 1], p_NL[7, 1] = True, False, 0.45  # one too many, one too few, one that is unsure
+    found = set_suspicions(p_NL, given_NL)
+    assert np.flatnonzero(found.flagged_N).tolist() == [3, 25]
+    assert found.suggested_NL[[3, 25]].tolist() == [[True, False], [False, True]]
+    assert found.ranked()[:2].tolist() == [3, 25]
+    assert found.p_suggested_N[[3, 25]] == pytest.approx([0.95, 0.9])
 
 
 def test_the_learning_curve_ends_with_all_rows(frozen: training.CrossValidation) -> None:
@@ -137,7 +172,7 @@ def test_a_label_the_models_are_never_sure_of_does_not_fill_the_list() -> None:
     found = suspicions(p_NL / p_NL.sum(axis=1, keepdims=True), given_N)
     assert set(found.ranked()[:5].tolist()) == set(range(200, 205))
     assert found.flagged_N[200:205].all()
-    assert (found.suggested_N[200:205] == 0).all()
+    assert found.suggested_NL[200:205, 0].all()
 
 
 @pytest.mark.parametrize(

@@ -101,11 +101,9 @@ def _show(result: CrossValidation) -> None:
         for point in result.learning_curve:
             click.echo(f"{percent(point.share, 0):>5}  {point.num_train:>6}  {_spread(point.accuracy):<16}  "
                        f"{_spread(point.macro_f1)}")  # fmt: skip
-    if result.num_suspicious is not None:
-        where = "give --out to see them" if result.out is None else f"see {result.out / 'review.csv'}"
-        click.echo(
-            f"\n{result.num_suspicious} labels look wrong ({100 * result.num_suspicious / result.n:.1f} %): {where}"
-        )
+    where = "give --out to see them" if result.out is None else f"see {result.out / 'review.csv'}"
+    what = "rows have labels that look wrong" if result.evaluation.multi_label is not None else "labels look wrong"
+    click.echo(f"\n{result.num_suspicious} {what} ({100 * result.num_suspicious / result.n:.1f} %): {where}")
     if result.out is not None:
         click.echo(f"out-of-fold predictions: {result.out / 'predictions.csv'}")
 
