@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.plugins.models import make_directory
 
 pytestmark = [pytest.mark.embedded, pytest.mark.slow]
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 LABELS = ("business", "entertainment", "politics", "sports", "tech")
 
 
@@ -59,14 +61,28 @@ def test_once_ends_with_a_summary_of_every_record(news_model: Path) -> None:
     assert "Traceback" not in err
 
 
+@pytest.fixture(scope="module")
+def demos(
+    news_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[signal.Signals, tuple[subprocess.Popen[str], Path]]]:
+    """A demo for each signal, with its log; side by side, as most of the time is that of their start."""
+    started = {}
+    for signal_number in SIGNALS:
+        log = tmp_path_factory.mktemp(signal_number.name) / "demo.log"
+        with log.open("w") as file:
+            started[signal_number] = demo(news_model, "--rate", "20", stderr=file), log
+    yield started
+    for process, _ in started.values():
+        process.kill()
+        process.communicate()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("signal_number", SIGNALS)
 def test_a_signal_ends_everything_with_a_summary_so_far(
-    news_model: Path, tmp_path: Path, signal_number: signal.Signals
+    demos: dict[signal.Signals, tuple[subprocess.Popen[str], Path]], signal_number: signal.Signals
 ) -> None:
-    log = tmp_path / "demo.log"
-    with log.open("w") as file:
-        process = demo(news_model, "--rate", "50", stderr=file)
+    process, log = demos[signal_number]
     deadline = time.monotonic() + 90
     while not re.search(r"[1-9]\d* results", log.read_text()):
         assert process.poll() is None, log.read_text()
@@ -74,10 +90,7 @@ def test_a_signal_ends_everything_with_a_summary_so_far(
         time.sleep(0.1)
     children = children_of(process.pid)
     process.send_signal(signal_number)
-    try:
-        out, _ = process.communicate(timeout=60)
-    finally:
-        process.kill()
+    out, _ = process.communicate(timeout=60)
     if signal_number != signal.SIGKILL:
         assert process.returncode == 0, log.read_text()
         assert int(rows_of(out)["records in"].split()[0]) > 0

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import training
 from stream_classifier.errors import ConfigError
-from training.cli.fit import _settings
 from training.reading import read_table
-from training.recipe import write_recipe
 from training.work_dir import work_dir
 
 
@@ -59,11 +56,3 @@ def test_a_folder_that_a_fit_did_not_make_is_left_alone(tmp_path: Path) -> None:
 def test_settings_of_adapt_that_cannot_be_are_refused(change: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match=f"{next(iter(change))} is"):
         training.AdaptSettings(**change)
-
-
-def test_a_column_option_leaves_the_other_columns_of_a_recipe(tmp_path: Path) -> None:
-    recipe = tmp_path / "run.toml"
-    columns = training.Columns(text=("title", "body"), label="topic")
-    write_recipe(training.FitSettings(columns=columns), recipe)
-    settings = _settings("balanced", recipe, training.Columns(skip_bad_rows=True), {})
-    assert settings.columns == replace(columns, skip_bad_rows=True)

@@ -98,6 +98,8 @@ def test_a_recipe_that_is_not_there_is_refused(tmp_path: Path) -> None:
         (["--preset", "quick"], FitSettings(freeze_encoder=True)),
         (["--preset", "quick", "--no-freeze-encoder", "--epochs", "2"], FitSettings(epochs=2)),
         (["--config", "run.toml"], FitSettings(epochs=7, columns=Columns(text=("body",)), layer_decay=0.5)),
+        (["--config", "run.toml", "--skip-bad-rows"],
+         FitSettings(epochs=7, columns=Columns(text=("body",), skip_bad_rows=True), layer_decay=0.5)),
         (["--config", "run.toml", "--epochs", "2", "--text-column", "title"],
          FitSettings(epochs=2, columns=Columns(text=("title",)), layer_decay=0.5)),
         (["--config", "run.toml", "--text-column", "text", "--layer-decay", "1"],
