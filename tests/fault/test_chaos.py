@@ -1,4 +1,4 @@
-"""A minute and a half of the chaos runner for each guarantee; `python -m benchmarks.faults --minutes 30` is a long one."""
+"""90 seconds of the chaos runner for each guarantee; `python -m benchmarks.faults --minutes 30` is a long one."""
 
 from __future__ import annotations
 

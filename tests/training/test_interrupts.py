@@ -80,7 +80,8 @@ CASES = {
         "interrupted at step 3 of 3" + RESUME, ("out.work",),
     ),
     "cross-validate, writing": Case(
-        f"cross-validate {{rows}} --out={{out}} --folds=2 --epochs=1 {TRAINING}", "training.fold_tables._write_table", 2,
+        f"cross-validate {{rows}} --out={{out}} --folds=2 --epochs=1 {TRAINING}",
+        "training.fold_tables._write_table", 2,
         "interrupted" + RESUME, ("out.work",),
     ),
     "cross-validate, frozen": Case(
