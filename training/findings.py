@@ -98,7 +98,8 @@ def label_findings(tables: Tables) -> Iterator[Finding]:
     yield from _names(tables)
     outside = tables.out_of_scope_label
     parts = tables.parts()
-    if outside is not None:
+    of_one_kind = len({table.multi_label for _, table in parts}) == 1
+    if outside is not None and of_one_kind:
         yield from (unfit := [*_unfit_for_scope(parts, outside)])
         if unfit:
             return
@@ -145,12 +146,20 @@ def _names(tables: Tables) -> Iterator[Finding]:
     for labels in alike.values():
         if len(labels) > 1:
             kept, *others = sorted(labels, key=lambda label: (-counts[label], label))
-            renamed = ",".join(f"{other}={kept}" for other in others)
             message = f"the labels {named([kept, *others])} differ in case, spaces, hyphens or underscores only"
-            yield Finding("similar-labels", "warning", "train", message, f"merge them: --label-map '{renamed}'")
+            yield Finding("similar-labels", "warning", "train", message, f"merge them: {_merging(others, kept)}")
     if tables.train.multi_label and all(len(label_set) == 1 for label_set in tables.train.label_sets):
         fix = "if a text can have only one, give --label-column with a column of another name than labels"
         yield Finding("one-label-each", "note", "train", "every text of this multi-label table has one label", fix)
+
+
+def _merging(others: Sequence[str], kept: str) -> str:
+    """How to make one label of them: the option is divided by commas, and each of its parts by the last =."""
+    if "=" in kept:
+        return f"in the table, for --label-map cannot say {kept!r}"
+    if any(mark in label for mark in ",'" for label in (kept, *others)):
+        return f"--label-map FILE, with a line OLD=NEW for each, NEW being {kept!r}"
+    return "--label-map '" + ",".join(f"{other}={kept}" for other in others) + "'"
 
 
 def _unfit_for_scope(parts: Sequence[tuple[str, Table]], outside: str) -> Iterator[Finding]:

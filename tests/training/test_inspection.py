@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from stream_classifier.errors import ConfigError
 from tests.plugins.models import make_directory
 from training.cli import cli
+from training.cli.options import parse_label_map
 from training.data import Table
 from training.encoder import load_tokenizer
 from training.findings import Finding, Tables
@@ -78,6 +79,16 @@ def test_labels_that_are_nearly_equal_come_with_the_map_that_merges_them(one: st
     finding = found(train)["similar-labels"]
     assert f"--label-map '{other}={one}'" in finding.fix
     assert "similar-labels" not in found(table(texts(300), ["C", "C++", "w2"] * 100))
+
+
+@pytest.mark.parametrize(("one", "other"), [("lost, stolen", "Lost, stolen"), ("can't pay", "Can't pay")])
+def test_a_label_that_the_option_cannot_say_goes_to_a_file(one: str, other: str, tmp_path: Path) -> None:
+    finding = found(table(texts(300), [one, one, other] * 100))["similar-labels"]
+    assert finding.fix == f"merge them: --label-map FILE, with a line OLD=NEW for each, NEW being {one!r}"
+    file = tmp_path / "map.txt"
+    file.write_text(f"{other}={one}\n", "utf-8")
+    assert parse_label_map(str(file)) == {other: one}
+    assert "merge them: in the table" in found(table(texts(200), ["a=b", "A=b"] * 100))["similar-labels"].fix
 
 
 def test_rare_labels_and_imbalance() -> None:
@@ -237,6 +248,12 @@ def test_the_out_of_scope_label_need_not_be_trained() -> None:
     test = table(texts(200, 2), ["a", "b", "oos", "b"] * 50)
     tables = Tables(clean(), None, test, out_of_scope_label="oos")
     assert "unknown-labels" not in {finding.code for finding in inspect_tables(tables).findings}
+
+
+def test_a_table_of_several_labels_by_mistake_is_told_so_with_an_out_of_scope_label_too() -> None:
+    test = table(texts(200, 2), ["a", "b"] * 100, multi_label=True)
+    tables = Tables(clean(), None, test, out_of_scope_label="oos")
+    assert [finding.code for finding in inspect_tables(tables).findings] == ["kinds-differ"]
 
 
 def test_rows_out_of_scope_are_judged_as_fit_judges_them(tmp_path: Path) -> None:
