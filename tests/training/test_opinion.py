@@ -82,6 +82,8 @@ def test_a_training_that_was_still_getting_better_is_underfitting() -> None:
     assert "--freeze-encoder" not in remark.fix
     frozen = subject(history=history, training={"freeze_encoder": True})
     assert "--freeze-encoder" in only(second_opinion(frozen), "underfitting").fix
+    back = replace(make_history((1.0, 0.8, 0.7, 0.6), (0.9, 0.8, 0.75, 0.66), (0.5, 0.68, 0.6, 0.68)), best_epoch=4)
+    assert second_opinion(subject(history=back)) == (), "it had been as good two epochs before"
     stopped = replace(history, max_epochs=9)
     assert not [r for r in second_opinion(subject(history=stopped)) if r.code == "underfitting"]
 
@@ -182,6 +184,11 @@ def test_a_baseline_that_is_as_good_is_said(
     baseline = Baseline("train.csv", 1000, accuracy, accuracy, 0.5 if severity == "note" else 0.001)
     found = second_opinion(subject(evaluation=replace(measured(), baseline=baseline)))
     assert [remark.severity for remark in found if remark.code == "baseline"] == ([severity] if severity else [])
+    frozen = second_opinion(
+        subject(evaluation=replace(measured(), baseline=baseline), training={"freeze_encoder": True})
+    )
+    for remarks, named in ((found, False), (frozen, True)):
+        assert all(("--freeze-encoder" in r.fix) == named for r in remarks if r.code == "baseline")
 
 
 def test_leakage_and_other_warnings_of_the_data_check_are_passed_on_and_notes_are_not() -> None:

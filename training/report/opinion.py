@@ -86,7 +86,7 @@ def second_opinion(subject: Subject) -> tuple[Remark, ...]:
         remarks += [*_learning(subject, subject.history), *_fit(subject, subject.history)]
     if subject.evaluation is not None:
         e = subject.evaluation
-        remarks += [*_labels(subject, e), *_baseline(e), *_shift(subject, e), *_truncation(subject, e)]
+        remarks += [*_labels(subject, e), *_baseline(subject, e), *_shift(subject, e), *_truncation(subject, e)]
         remarks += [*_rows(subject, e), *_calibration(subject, e), *_thresholds(subject, e)]
     remarks += _findings(subject.data)
     return tuple(sorted(remarks, key=lambda remark: remark.severity == "note"))
@@ -147,16 +147,14 @@ def _fit(subject: Subject, history: TrainingHistory) -> Iterator[Remark]:
         )
     if len(losses) < 2 or history.stopped_early or history.best_epoch != history.num_epochs:
         return
-    gain = last.macro_f1 - history.epochs[-2].macro_f1
+    gain = last.macro_f1 - max(epoch.macro_f1 for epoch in history.epochs[:-1])
     if gain > _STILL_BETTER and last.validation_loss <= losses[-2]:
-        more = f"try --epochs {2 * history.max_epochs}"
-        if subject.training.get("freeze_encoder"):
-            more += ", or leave out --freeze-encoder"
+        thaw = ", or leave out --freeze-encoder" if subject.training.get("freeze_encoder") else ""
         yield Remark(
             "underfitting",
             "warning",
             f"It was still getting better when it ended: macro-F1 rose by {100 * gain:.1f} points in the last epoch",
-            more,
+            f"try --epochs {2 * history.max_epochs}{thaw}",
         )
 
 
@@ -211,13 +209,14 @@ def _labels(subject: Subject, e: Evaluation) -> Iterator[Remark]:
         )
 
 
-def _baseline(e: Evaluation) -> Iterator[Remark]:
+def _baseline(subject: Subject, e: Evaluation) -> Iterator[Remark]:
     if e.baseline is None:
         return
     accuracy = e.baseline.accuracy
     low, high = (100 * end for end in accuracy.interval)
     seen = f"tf-idf with a linear model has {share(accuracy.second)}, this model {share(accuracy.first)}"
-    fix = "try another --base, leave out --freeze-encoder, or serve the simpler model: it is hundreds of times faster"
+    thaw = "leave out --freeze-encoder, " if subject.training.get("freeze_encoder") else ""
+    fix = f"try another --base, {thaw}or serve the simpler model: it is hundreds of times faster"
     if e.baseline.decided and accuracy.difference < 0:
         yield Remark("baseline", "warning", f"A simple baseline is better: {seen}", fix)
     elif not e.baseline.decided:
