@@ -123,7 +123,7 @@ def quantize(
     path = check_place(model, out, overwrite=overwrite)
     calibration, rows = _tables(path, Path(data), columns, num_calibration_texts)
     checked = read(path)
-    target = path if out is None else Path(out)
+    target = path.resolve() if out is None else Path(out)
     before = Classifier.load(path, device="cpu", dtype="float32")
     with written_aside(target) as aside:
         shutil.copytree(path, aside, dirs_exist_ok=True)
@@ -156,8 +156,9 @@ def quantize(
         if tolerance is not None:
             content = _with_form(content, form, tolerance=tolerance, measured=parity.measured())
         digest = write_manifest(aside, content)
-        renew_documents(aside, content, name=target.resolve().name)
-    return QuantizeResult(target, digest, form, tolerance, parity, Path(rows.source).name, used)
+        renew_documents(aside, content, name=target.name)
+    written = path if out is None else target
+    return QuantizeResult(written, digest, form, tolerance, parity, Path(rows.source).name, used)
 
 
 def _tables(model: Path, data: Path, columns: Columns | None, num_texts: int) -> tuple[list[str], Table]:

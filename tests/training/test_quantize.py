@@ -297,11 +297,15 @@ def test_a_new_calibration_says_how_the_form_is_measured_with_it(
     assert training.quantize(copy, data, num_calibration_texts=40, limits=GENEROUS).form == "openvino-int8"
 
 
-def test_the_report_is_renewed(model: Path, data: Path, tmp_path: Path) -> None:
-    measured = shutil.copytree(model, tmp_path / "measured")
+def test_the_report_is_renewed_and_the_model_may_be_the_folder_one_is_in(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = Path(shutil.copytree(model, tmp_path / "measured"))
     training.write_report(measured, data / "validation.csv")
-    result = training.quantize(measured, data, num_calibration_texts=40, limits=GENEROUS)
+    monkeypatch.chdir(measured)
+    result = training.quantize(".", data, num_calibration_texts=40, limits=GENEROUS)
     assert result.digest.removeprefix("sha256:")[:12] in (measured / "report.html").read_text("utf-8")
+    assert [path.name for path in tmp_path.iterdir()] == ["measured"]
 
 
 def test_a_text_that_one_form_alone_rejects_is_a_difference(
