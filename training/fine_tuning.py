@@ -107,12 +107,13 @@ def fine_tune(
         "depths": depths,
     }
     try:
-        if not settings.fsdp and last_checkpoint(work_dir) is None:
+        is_new = last_checkpoint(work_dir) is None
+        if is_new and not settings.fsdp:
             num_layers = 1 if depths is None else depths.num_layers
             _tell_time(model, (train_tokens, validation_tokens), settings, context=context, num_layers=num_layers)
         # A tail's checkpoints lack the layers below, which contrastive learning changes too: it is done again, equally.
         tail_alone = settings.freeze_encoder and has_tail(model)
-        if settings.contrastive_steps and (tail_alone or last_checkpoint(work_dir) is None):
+        if settings.contrastive_steps and (tail_alone or is_new):
             _contrast(model, token_rows(train_tokens, train_targets), parts, settings, dtype, shown=show_progress)
         if tail_alone:
             logger.info("encoding: the layers below the last run once a text")
@@ -178,12 +179,7 @@ def _tell_time(
     if context.last_epoch is not None:
         settings = replace(settings, epochs=context.last_epoch)
     seconds = training_seconds(speed, work, settings)
-    again = settings.refit_all and context.last_epoch is None
-    logger.info(
-        "training will take about %s%s, less when it stops early",
-        duration(2 * seconds if again else seconds),
-        " for both times" if again else "",
-    )
+    logger.info("training will take about %s, less when it stops early", duration(seconds))
 
 
 def _contrast(model: Any, rows: Rows, parts: Parts, settings: FitSettings, dtype: torch.dtype, *, shown: bool) -> None:

@@ -149,6 +149,8 @@ def fit(
         tune = functools.partial(
             fine_tune, settings=settings, interrupts=interrupts, run_name=out.name, show_progress=show_progress
         )
+        if settings.refit_all:
+            logger.info("two trainings: the first chooses the epoch, the second has the validation rows too")
         encoder = starting_encoder(settings, parts.labels, parts.problem_type)
         history = tune(encoder, parts, work_dir=work)
         judge = None

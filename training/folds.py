@@ -208,7 +208,7 @@ class FittedFolds:
             fine_tune(
                 encoder,
                 parts,
-                replace(settings, refit_all=False),
+                settings,
                 work_dir=checkpoints,
                 interrupts=self._interrupts,
                 show_progress=self._show_progress,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from stream_classifier.errors import ConfigError
 from stream_classifier.model.calibration import MULTI_LABEL, Calibration
 from stream_classifier.model.classifier import Classifier
-from stream_classifier.model.directory import read
+from stream_classifier.model.directory import ModelDirectory, read
 from stream_classifier.model.golden import GOLDEN_NAME, write_golden
 from stream_classifier.model.publish import steady_golden
 from training.answers import Answers, answer_table, one_hot
@@ -196,11 +196,11 @@ def calibrate(
         stale = STALE if num_changed == 0 else (*STALE, *STALE_WITH_LABELS)
         return {**without_figures(content, stale), "calibration": written, "reference": reference}
 
-    manifest = read(path).manifest
-    digest = update_manifest(path, change, out=out, rewrite=_new_golden(path, calibration))
-    _warn_of_forms(() if manifest is None else manifest.backends, Path(path if out is None else out))
+    checked, target = read(path), Path(path if out is None else out)
+    digest = update_manifest(path, change, out=out, rewrite=_new_golden(checked, calibration))
+    _warn_of_forms(() if checked.manifest is None else checked.manifest.backends, target)
     return CalibrationResult(
-        path=Path(path if out is None else out),
+        path=target,
         digest=digest,
         n=len(table),
         method=calibration.method,
@@ -257,12 +257,12 @@ def _decided(answers: Answers, p_NL: NDArray[np.float64]) -> Answers:
     return dataclasses.replace(answers, p_NL=p_NL, predicted_NL=predicted_NL, scores_N=p_NL.max(axis=1))
 
 
-def _new_golden(path: Path, calibration: Calibration) -> Callable[[Path], None] | None:
+def _new_golden(checked: ModelDirectory, calibration: Calibration) -> Callable[[Path], None] | None:
     """What writes golden.jsonl of a copy without the cases that this calibration brings too near a tie; None: all stay.
 
     With them the model would be refused wherever it is served in bfloat16.
     """
-    cases, steady = read(path).golden, steady_golden(path, calibration)
+    cases, steady = checked.golden, steady_golden(checked, calibration)
     if len(steady) == len(cases):
         return None
     num_gone = len(cases) - len(steady)

@@ -203,12 +203,7 @@ def _run(
         with quiet_transformers():
             encoder = starting_encoder(settings, parts.labels, parts.problem_type)
             history = fine_tune(
-                encoder,
-                parts,
-                replace(settings, refit_all=False),
-                work_dir=work_dir,
-                interrupts=interrupts,
-                callbacks=(pruning,),
+                encoder, parts, settings, work_dir=work_dir, interrupts=interrupts, callbacks=(pruning,)
             )
     except DivergedError as error:
         logger.info("%s", error)

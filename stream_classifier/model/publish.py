@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from stream_classifier.errors import ConfigError
 from stream_classifier.model.calibration import Calibration
 from stream_classifier.model.classifier import Classifier
-from stream_classifier.model.directory import CONFIG_NAME, file_sha256, files_read, read
+from stream_classifier.model.directory import CONFIG_NAME, ModelDirectory, file_sha256, files_read, read
 from stream_classifier.model.golden import GOLDEN_NAME, GoldenCase, unsteady, write_golden
 from stream_classifier.model.manifest import MANIFEST_NAME, SCHEMA, manifest_digest, parse_manifest
 from stream_classifier.model.opening import open_model
@@ -72,17 +72,17 @@ def finish_directory(
     return digest
 
 
-def steady_golden(directory: Path, calibration: Calibration) -> tuple[GoldenCase, ...]:
+def steady_golden(checked: ModelDirectory, calibration: Calibration) -> tuple[GoldenCase, ...]:
     """The golden cases of a finished directory that are still golden with another calibration (see golden.unsteady).
 
     Blocks: it loads the model to answer them in bfloat16.
     """
-    cases = read(directory).golden
+    cases = checked.golden
     if not cases:
         return ()
     logits_NL = np.array([case.logits for case in cases])
     texts = [case.text for case in cases]
-    unsteady_N = _unsteady(directory, texts, logits_NL, calibration=calibration, backends=_BACKENDS)
+    unsteady_N = _unsteady(checked.path, texts, logits_NL, calibration=calibration, backends=_BACKENDS)
     return tuple(case for case, is_unsteady in zip(cases, unsteady_N, strict=True) if not is_unsteady)
 
 

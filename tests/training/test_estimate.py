@@ -108,11 +108,11 @@ def test_a_fit_says_at_its_start_how_long_it_will_take(
         caplog.clear()
         with pytest.raises(pytest.fail.Exception, match="it ends here"):
             fit(data, tmp_path / "new", settings=replace(settings, **{change: True}), overwrite=True)
-        said[change] = re.findall(r"training will take about (\d+) (s|min)( for both times)?, less", caplog.text)
+        said[change] = re.findall(r"training will take about (\d+) (s|min), less", caplog.text)
+        assert ("two trainings" in caplog.text) == (change == "refit_all")
     seconds = {change: int(found[0][0]) * {"s": 1, "min": 60}[found[0][1]] for change, found in said.items()}
-    assert seconds["refit_all"] == pytest.approx(2 * seconds["linear_probe"], abs=60)
+    assert seconds["refit_all"] == seconds["linear_probe"], "each says its own"
     assert 0 < seconds["freeze_encoder"] < seconds["linear_probe"] / 4
-    assert [found[0][2] for found in said.values()] == ["", "", " for both times"]
 
 
 @pytest.mark.parametrize("family", ["bert", "albert"])
